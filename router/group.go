@@ -1,0 +1,90 @@
+package router
+
+import "context"
+
+// GroupInfo describes a worker group and its model.
+type GroupInfo struct {
+	Incarnation      string
+	Version          string
+	Device           string
+	ModelDigest      string
+	ModelType        string
+	Architectures    []string
+	ContextLength    int
+	VocabSize        int
+	Parameters       int64
+	DType            string
+	EOS              []int32
+	Modules          []string // distinct module kinds that adapters may target
+	MaxLoRAsPerBatch int
+	MaxResidentLoRAs int
+	MaxLoRARank      int
+	MaxRunning       int
+	KVPages          int
+	PageSize         int
+	LoRAEnabled      bool
+}
+
+// Sequence is one answer for a worker group to compute.
+type Sequence struct {
+	ID        uint64
+	IDs       []int32
+	Digest    string // "" is the base model
+	Sampling  *Sampling
+	Seed      uint64
+	MaxTokens int // already cut to the context
+	Logprobs  *Logprobs
+	// Generated counts the tokens at the end of IDs that are answer already.
+	Generated int
+}
+
+// SequenceOutput is what one step brought one sequence.
+type SequenceOutput struct {
+	ID             uint64
+	IDs            []int32
+	Logprobs       []PositionLogprobs
+	PromptLogprobs []PositionLogprobs
+	Finish         FinishReason
+	StopToken      int32 // -1 for none
+	Error          string
+	ErrorReason    string
+	CachedTokens   int
+}
+
+// GroupStatus is a group's state after a step.
+type GroupStatus struct {
+	Step                   uint64
+	Running, Waiting       int
+	KVPagesUsed, KVPages   int
+	Resident               []string
+	StepRows, StepAdapters int
+	StepBaseRows           int
+	StepSeconds            float64
+	MaxStepAdapters        int
+	Preemptions            uint64
+}
+
+// StepOutputs is one message of a worker group.
+type StepOutputs struct {
+	Outputs []SequenceOutput
+	Status  *GroupStatus
+}
+
+// Conn is a live connection to a worker group. Submit and Abort do not block
+// on the worker; Recv blocks. After an error of any of them the connection is
+// dead and every sequence on it is lost to the router.
+type Conn interface {
+	Submit(seqs []Sequence) error
+	Abort(ids []uint64) error
+	Recv() (StepOutputs, error)
+	Close() error
+}
+
+// Dialer reaches one worker group. The router calls it again, with back-off,
+// when a connection dies.
+type Dialer interface {
+	// Address names the group in logs and metrics.
+	Address() string
+	Describe(ctx context.Context) (GroupInfo, error)
+	Connect(ctx context.Context) (Conn, error)
+}

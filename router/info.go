@@ -1,0 +1,38 @@
+package router
+
+import "time"
+
+// ModelInfo describes the base model as clients see it.
+type ModelInfo struct {
+	// Name is the served name; Path where the model was loaded from.
+	Name, Path      string
+	HasChatTemplate bool
+	// Group describes the model as the worker groups reported it.
+	Group GroupInfo
+	// LoRAEnabled is false with --enable-lora=false.
+	LoRAEnabled bool
+	Created     time.Time
+}
+
+// GroupState is the router's picture of one worker group.
+type GroupState struct {
+	Address   string
+	Connected bool
+	Err       error
+	Info      GroupInfo
+	Status    GroupStatus
+	// InFlight counts this router's sequences on the group.
+	InFlight int
+}
+
+// ServerState is the router's state.
+type ServerState struct {
+	Version                        string
+	Started                        time.Time
+	Groups                         []GroupState
+	Queued, Running                int
+	Requests                       uint64
+	PromptTokens, CompletionTokens uint64
+	CatalogueRevision              uint64
+	Draining                       bool
+}
