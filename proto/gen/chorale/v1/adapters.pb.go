@@ -1069,6 +1069,123 @@ func (x *WatchAdaptersResponse) GetRemoved() []string {
 	return nil
 }
 
+// EnsureAdaptersRequest names the adapters that one request uses.
+type EnsureAdaptersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Names []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// Only note the use, for the eviction order; names that are unknown or not
+	// on the workers are passed over.
+	TouchOnly     bool `protobuf:"varint,2,opt,name=touch_only,json=touchOnly,proto3" json:"touch_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnsureAdaptersRequest) Reset() {
+	*x = EnsureAdaptersRequest{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnsureAdaptersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnsureAdaptersRequest) ProtoMessage() {}
+
+func (x *EnsureAdaptersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnsureAdaptersRequest.ProtoReflect.Descriptor instead.
+func (*EnsureAdaptersRequest) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *EnsureAdaptersRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *EnsureAdaptersRequest) GetTouchOnly() bool {
+	if x != nil {
+		return x.TouchOnly
+	}
+	return false
+}
+
+// EnsureAdaptersResponse tells the adapters' states, in the order of the names.
+type EnsureAdaptersResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Adapters []*Adapter             `protobuf:"bytes,1,rep,name=adapters,proto3" json:"adapters,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Names that max_loaded_loras pushed out to make room.
+	Evicted       []string `protobuf:"bytes,3,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnsureAdaptersResponse) Reset() {
+	*x = EnsureAdaptersResponse{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnsureAdaptersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnsureAdaptersResponse) ProtoMessage() {}
+
+func (x *EnsureAdaptersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnsureAdaptersResponse.ProtoReflect.Descriptor instead.
+func (*EnsureAdaptersResponse) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EnsureAdaptersResponse) GetAdapters() []*Adapter {
+	if x != nil {
+		return x.Adapters
+	}
+	return nil
+}
+
+func (x *EnsureAdaptersResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *EnsureAdaptersResponse) GetEvicted() []string {
+	if x != nil {
+		return x.Evicted
+	}
+	return nil
+}
+
 // ValidateAdapterRequest names a source.
 type ValidateAdapterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1079,7 +1196,7 @@ type ValidateAdapterRequest struct {
 
 func (x *ValidateAdapterRequest) Reset() {
 	*x = ValidateAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1208,7 @@ func (x *ValidateAdapterRequest) String() string {
 func (*ValidateAdapterRequest) ProtoMessage() {}
 
 func (x *ValidateAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1221,7 @@ func (x *ValidateAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateAdapterRequest.ProtoReflect.Descriptor instead.
 func (*ValidateAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{15}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ValidateAdapterRequest) GetSource() string {
@@ -1132,7 +1249,7 @@ type ValidateAdapterResponse struct {
 
 func (x *ValidateAdapterResponse) Reset() {
 	*x = ValidateAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1261,7 @@ func (x *ValidateAdapterResponse) String() string {
 func (*ValidateAdapterResponse) ProtoMessage() {}
 
 func (x *ValidateAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1274,7 @@ func (x *ValidateAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateAdapterResponse.ProtoReflect.Descriptor instead.
 func (*ValidateAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{16}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ValidateAdapterResponse) GetValid() bool {
@@ -1305,7 +1422,15 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\bR\bsnapshot\x12/\n" +
 	"\badapters\x18\x03 \x03(\v2\x13.chorale.v1.AdapterR\badapters\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"<\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"Y\n" +
+	"\x15EnsureAdaptersRequest\x12!\n" +
+	"\x05names\x18\x01 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\x05names\x12\x1d\n" +
+	"\n" +
+	"touch_only\x18\x02 \x01(\bR\ttouchOnly\"\x7f\n" +
+	"\x16EnsureAdaptersResponse\x12/\n" +
+	"\badapters\x18\x01 \x03(\v2\x13.chorale.v1.AdapterR\badapters\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\aevicted\x18\x03 \x03(\tR\aevicted\"<\n" +
 	"\x16ValidateAdapterRequest\x12\"\n" +
 	"\x06source\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06source\"\x98\x02\n" +
@@ -1329,7 +1454,7 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\x14ADAPTER_STATE_LOADED\x10\x05\x12\x1a\n" +
 	"\x16ADAPTER_STATE_DRAINING\x10\x06\x12\x19\n" +
 	"\x15ADAPTER_STATE_REMOVED\x10\a\x12\x18\n" +
-	"\x14ADAPTER_STATE_FAILED\x10\b2\xc5\x06\n" +
+	"\x14ADAPTER_STATE_FAILED\x10\b2\x9e\a\n" +
 	"\x0eAdapterService\x12o\n" +
 	"\vLoadAdapter\x12\x1e.chorale.v1.LoadAdapterRequest\x1a\x1f.chorale.v1.LoadAdapterResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/chorale/v1/adapters\x12|\n" +
 	"\rUnloadAdapter\x12 .chorale.v1.UnloadAdapterRequest\x1a!.chorale.v1.UnloadAdapterResponse\"&\x82\xd3\xe4\x93\x02 *\x1e/chorale/v1/adapters/{name=**}\x12s\n" +
@@ -1337,7 +1462,8 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"GetAdapter\x12\x1d.chorale.v1.GetAdapterRequest\x1a\x1e.chorale.v1.GetAdapterResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/chorale/v1/adapters/{name=**}\x12o\n" +
 	"\fListAdapters\x12\x1f.chorale.v1.ListAdaptersRequest\x1a .chorale.v1.ListAdaptersResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/chorale/v1/adapters\x12\x7f\n" +
 	"\rUpdateAdapter\x12 .chorale.v1.UpdateAdapterRequest\x1a!.chorale.v1.UpdateAdapterResponse\")\x82\xd3\xe4\x93\x02#:\x01*2\x1e/chorale/v1/adapters/{name=**}\x12V\n" +
-	"\rWatchAdapters\x12 .chorale.v1.WatchAdaptersRequest\x1a!.chorale.v1.WatchAdaptersResponse0\x01\x12\x84\x01\n" +
+	"\rWatchAdapters\x12 .chorale.v1.WatchAdaptersRequest\x1a!.chorale.v1.WatchAdaptersResponse0\x01\x12W\n" +
+	"\x0eEnsureAdapters\x12!.chorale.v1.EnsureAdaptersRequest\x1a\".chorale.v1.EnsureAdaptersResponse\x12\x84\x01\n" +
 	"\x0fValidateAdapter\x12\".chorale.v1.ValidateAdapterRequest\x1a#.chorale.v1.ValidateAdapterResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/chorale/v1/adapters:validateB\x90\x01\n" +
 	"\x0ecom.chorale.v1B\rAdaptersProtoP\x01Z&chorale/proto/gen/chorale/v1;choralev1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Chorale.V1\xca\x02\n" +
@@ -1356,7 +1482,7 @@ func file_chorale_v1_adapters_proto_rawDescGZIP() []byte {
 }
 
 var file_chorale_v1_adapters_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chorale_v1_adapters_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_chorale_v1_adapters_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_chorale_v1_adapters_proto_goTypes = []any{
 	(AdapterState)(0),               // 0: chorale.v1.AdapterState
 	(*AdapterModule)(nil),           // 1: chorale.v1.AdapterModule
@@ -1374,47 +1500,52 @@ var file_chorale_v1_adapters_proto_goTypes = []any{
 	(*UpdateAdapterResponse)(nil),   // 13: chorale.v1.UpdateAdapterResponse
 	(*WatchAdaptersRequest)(nil),    // 14: chorale.v1.WatchAdaptersRequest
 	(*WatchAdaptersResponse)(nil),   // 15: chorale.v1.WatchAdaptersResponse
-	(*ValidateAdapterRequest)(nil),  // 16: chorale.v1.ValidateAdapterRequest
-	(*ValidateAdapterResponse)(nil), // 17: chorale.v1.ValidateAdapterResponse
-	nil,                             // 18: chorale.v1.Adapter.LabelsEntry
-	nil,                             // 19: chorale.v1.LoadAdapterRequest.LabelsEntry
-	nil,                             // 20: chorale.v1.UpdateAdapterRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),   // 21: google.protobuf.Timestamp
+	(*EnsureAdaptersRequest)(nil),   // 16: chorale.v1.EnsureAdaptersRequest
+	(*EnsureAdaptersResponse)(nil),  // 17: chorale.v1.EnsureAdaptersResponse
+	(*ValidateAdapterRequest)(nil),  // 18: chorale.v1.ValidateAdapterRequest
+	(*ValidateAdapterResponse)(nil), // 19: chorale.v1.ValidateAdapterResponse
+	nil,                             // 20: chorale.v1.Adapter.LabelsEntry
+	nil,                             // 21: chorale.v1.LoadAdapterRequest.LabelsEntry
+	nil,                             // 22: chorale.v1.UpdateAdapterRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),   // 23: google.protobuf.Timestamp
 }
 var file_chorale_v1_adapters_proto_depIdxs = []int32{
 	0,  // 0: chorale.v1.Adapter.state:type_name -> chorale.v1.AdapterState
-	18, // 1: chorale.v1.Adapter.labels:type_name -> chorale.v1.Adapter.LabelsEntry
-	21, // 2: chorale.v1.Adapter.created:type_name -> google.protobuf.Timestamp
-	21, // 3: chorale.v1.Adapter.updated:type_name -> google.protobuf.Timestamp
+	20, // 1: chorale.v1.Adapter.labels:type_name -> chorale.v1.Adapter.LabelsEntry
+	23, // 2: chorale.v1.Adapter.created:type_name -> google.protobuf.Timestamp
+	23, // 3: chorale.v1.Adapter.updated:type_name -> google.protobuf.Timestamp
 	2,  // 4: chorale.v1.Adapter.placements:type_name -> chorale.v1.GroupPlacement
-	19, // 5: chorale.v1.LoadAdapterRequest.labels:type_name -> chorale.v1.LoadAdapterRequest.LabelsEntry
+	21, // 5: chorale.v1.LoadAdapterRequest.labels:type_name -> chorale.v1.LoadAdapterRequest.LabelsEntry
 	3,  // 6: chorale.v1.LoadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
 	3,  // 7: chorale.v1.UnloadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
 	3,  // 8: chorale.v1.GetAdapterResponse.adapter:type_name -> chorale.v1.Adapter
 	3,  // 9: chorale.v1.ListAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
-	20, // 10: chorale.v1.UpdateAdapterRequest.labels:type_name -> chorale.v1.UpdateAdapterRequest.LabelsEntry
+	22, // 10: chorale.v1.UpdateAdapterRequest.labels:type_name -> chorale.v1.UpdateAdapterRequest.LabelsEntry
 	3,  // 11: chorale.v1.UpdateAdapterResponse.adapter:type_name -> chorale.v1.Adapter
 	3,  // 12: chorale.v1.WatchAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
-	1,  // 13: chorale.v1.ValidateAdapterResponse.modules:type_name -> chorale.v1.AdapterModule
-	4,  // 14: chorale.v1.AdapterService.LoadAdapter:input_type -> chorale.v1.LoadAdapterRequest
-	6,  // 15: chorale.v1.AdapterService.UnloadAdapter:input_type -> chorale.v1.UnloadAdapterRequest
-	8,  // 16: chorale.v1.AdapterService.GetAdapter:input_type -> chorale.v1.GetAdapterRequest
-	10, // 17: chorale.v1.AdapterService.ListAdapters:input_type -> chorale.v1.ListAdaptersRequest
-	12, // 18: chorale.v1.AdapterService.UpdateAdapter:input_type -> chorale.v1.UpdateAdapterRequest
-	14, // 19: chorale.v1.AdapterService.WatchAdapters:input_type -> chorale.v1.WatchAdaptersRequest
-	16, // 20: chorale.v1.AdapterService.ValidateAdapter:input_type -> chorale.v1.ValidateAdapterRequest
-	5,  // 21: chorale.v1.AdapterService.LoadAdapter:output_type -> chorale.v1.LoadAdapterResponse
-	7,  // 22: chorale.v1.AdapterService.UnloadAdapter:output_type -> chorale.v1.UnloadAdapterResponse
-	9,  // 23: chorale.v1.AdapterService.GetAdapter:output_type -> chorale.v1.GetAdapterResponse
-	11, // 24: chorale.v1.AdapterService.ListAdapters:output_type -> chorale.v1.ListAdaptersResponse
-	13, // 25: chorale.v1.AdapterService.UpdateAdapter:output_type -> chorale.v1.UpdateAdapterResponse
-	15, // 26: chorale.v1.AdapterService.WatchAdapters:output_type -> chorale.v1.WatchAdaptersResponse
-	17, // 27: chorale.v1.AdapterService.ValidateAdapter:output_type -> chorale.v1.ValidateAdapterResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	3,  // 13: chorale.v1.EnsureAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
+	1,  // 14: chorale.v1.ValidateAdapterResponse.modules:type_name -> chorale.v1.AdapterModule
+	4,  // 15: chorale.v1.AdapterService.LoadAdapter:input_type -> chorale.v1.LoadAdapterRequest
+	6,  // 16: chorale.v1.AdapterService.UnloadAdapter:input_type -> chorale.v1.UnloadAdapterRequest
+	8,  // 17: chorale.v1.AdapterService.GetAdapter:input_type -> chorale.v1.GetAdapterRequest
+	10, // 18: chorale.v1.AdapterService.ListAdapters:input_type -> chorale.v1.ListAdaptersRequest
+	12, // 19: chorale.v1.AdapterService.UpdateAdapter:input_type -> chorale.v1.UpdateAdapterRequest
+	14, // 20: chorale.v1.AdapterService.WatchAdapters:input_type -> chorale.v1.WatchAdaptersRequest
+	16, // 21: chorale.v1.AdapterService.EnsureAdapters:input_type -> chorale.v1.EnsureAdaptersRequest
+	18, // 22: chorale.v1.AdapterService.ValidateAdapter:input_type -> chorale.v1.ValidateAdapterRequest
+	5,  // 23: chorale.v1.AdapterService.LoadAdapter:output_type -> chorale.v1.LoadAdapterResponse
+	7,  // 24: chorale.v1.AdapterService.UnloadAdapter:output_type -> chorale.v1.UnloadAdapterResponse
+	9,  // 25: chorale.v1.AdapterService.GetAdapter:output_type -> chorale.v1.GetAdapterResponse
+	11, // 26: chorale.v1.AdapterService.ListAdapters:output_type -> chorale.v1.ListAdaptersResponse
+	13, // 27: chorale.v1.AdapterService.UpdateAdapter:output_type -> chorale.v1.UpdateAdapterResponse
+	15, // 28: chorale.v1.AdapterService.WatchAdapters:output_type -> chorale.v1.WatchAdaptersResponse
+	17, // 29: chorale.v1.AdapterService.EnsureAdapters:output_type -> chorale.v1.EnsureAdaptersResponse
+	19, // 30: chorale.v1.AdapterService.ValidateAdapter:output_type -> chorale.v1.ValidateAdapterResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_adapters_proto_init() }
@@ -1429,7 +1560,7 @@ func file_chorale_v1_adapters_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_adapters_proto_rawDesc), len(file_chorale_v1_adapters_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	AdapterService_ListAdapters_FullMethodName    = "/chorale.v1.AdapterService/ListAdapters"
 	AdapterService_UpdateAdapter_FullMethodName   = "/chorale.v1.AdapterService/UpdateAdapter"
 	AdapterService_WatchAdapters_FullMethodName   = "/chorale.v1.AdapterService/WatchAdapters"
+	AdapterService_EnsureAdapters_FullMethodName  = "/chorale.v1.AdapterService/EnsureAdapters"
 	AdapterService_ValidateAdapter_FullMethodName = "/chorale.v1.AdapterService/ValidateAdapter"
 )
 
@@ -51,6 +52,11 @@ type AdapterServiceClient interface {
 	// WatchAdapters sends the whole catalogue at once and then each change; the
 	// router lives by it.
 	WatchAdapters(ctx context.Context, in *WatchAdaptersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAdaptersResponse], error)
+	// EnsureAdapters marks names as used now and, unless touch_only, brings those
+	// that max_loaded_loras pushed out back to the workers, pushing out the least
+	// recently used others. It returns when they can be used. Unknown names are
+	// an error.
+	EnsureAdapters(ctx context.Context, in *EnsureAdaptersRequest, opts ...grpc.CallOption) (*EnsureAdaptersResponse, error)
 	// ValidateAdapter says whether an adapter could be loaded, and its cost,
 	// without loading it.
 	ValidateAdapter(ctx context.Context, in *ValidateAdapterRequest, opts ...grpc.CallOption) (*ValidateAdapterResponse, error)
@@ -133,6 +139,16 @@ func (c *adapterServiceClient) WatchAdapters(ctx context.Context, in *WatchAdapt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdapterService_WatchAdaptersClient = grpc.ServerStreamingClient[WatchAdaptersResponse]
 
+func (c *adapterServiceClient) EnsureAdapters(ctx context.Context, in *EnsureAdaptersRequest, opts ...grpc.CallOption) (*EnsureAdaptersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EnsureAdaptersResponse)
+	err := c.cc.Invoke(ctx, AdapterService_EnsureAdapters_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adapterServiceClient) ValidateAdapter(ctx context.Context, in *ValidateAdapterRequest, opts ...grpc.CallOption) (*ValidateAdapterResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ValidateAdapterResponse)
@@ -166,6 +182,11 @@ type AdapterServiceServer interface {
 	// WatchAdapters sends the whole catalogue at once and then each change; the
 	// router lives by it.
 	WatchAdapters(*WatchAdaptersRequest, grpc.ServerStreamingServer[WatchAdaptersResponse]) error
+	// EnsureAdapters marks names as used now and, unless touch_only, brings those
+	// that max_loaded_loras pushed out back to the workers, pushing out the least
+	// recently used others. It returns when they can be used. Unknown names are
+	// an error.
+	EnsureAdapters(context.Context, *EnsureAdaptersRequest) (*EnsureAdaptersResponse, error)
 	// ValidateAdapter says whether an adapter could be loaded, and its cost,
 	// without loading it.
 	ValidateAdapter(context.Context, *ValidateAdapterRequest) (*ValidateAdapterResponse, error)
@@ -196,6 +217,9 @@ func (UnimplementedAdapterServiceServer) UpdateAdapter(context.Context, *UpdateA
 }
 func (UnimplementedAdapterServiceServer) WatchAdapters(*WatchAdaptersRequest, grpc.ServerStreamingServer[WatchAdaptersResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchAdapters not implemented")
+}
+func (UnimplementedAdapterServiceServer) EnsureAdapters(context.Context, *EnsureAdaptersRequest) (*EnsureAdaptersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EnsureAdapters not implemented")
 }
 func (UnimplementedAdapterServiceServer) ValidateAdapter(context.Context, *ValidateAdapterRequest) (*ValidateAdapterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ValidateAdapter not implemented")
@@ -322,6 +346,24 @@ func _AdapterService_WatchAdapters_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdapterService_WatchAdaptersServer = grpc.ServerStreamingServer[WatchAdaptersResponse]
 
+func _AdapterService_EnsureAdapters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnsureAdaptersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdapterServiceServer).EnsureAdapters(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdapterService_EnsureAdapters_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdapterServiceServer).EnsureAdapters(ctx, req.(*EnsureAdaptersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdapterService_ValidateAdapter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ValidateAdapterRequest)
 	if err := dec(in); err != nil {
@@ -366,6 +408,10 @@ var AdapterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateAdapter",
 			Handler:    _AdapterService_UpdateAdapter_Handler,
+		},
+		{
+			MethodName: "EnsureAdapters",
+			Handler:    _AdapterService_EnsureAdapters_Handler,
 		},
 		{
 			MethodName: "ValidateAdapter",
