@@ -1,0 +1,77 @@
+package engine
+
+import (
+	"context"
+
+	"chorale/worker/lora"
+)
+
+// PutAdapter puts an adapter into host memory.
+func (e *Engine) PutAdapter(ctx context.Context, h lora.Host) error {
+	return e.ask(ctx, func(done func()) {
+		e.store.Add(h)
+		done()
+	})
+}
+
+// DropAdapter removes an adapter and returns when it is gone: after its last
+// sequence ended, or at once with force, which aborts them.
+func (e *Engine) DropAdapter(ctx context.Context, digest string, force bool) error {
+	return e.ask(ctx, func(done func()) {
+		e.store.Drop(digest, done)
+		if force {
+			e.abortAdapter(digest, ErrUnloaded)
+		}
+	})
+}
+
+// Adapters lists the adapters of both tiers.
+func (e *Engine) Adapters(ctx context.Context) ([]lora.Info, error) {
+	return query(ctx, e, func() []lora.Info { return e.store.List() })
+}
+
+// Status tells the engine's state.
+func (e *Engine) Status(ctx context.Context) (Status, error) { return query(ctx, e, e.status) }
+
+// query reads the engine's state on its goroutine.
+func query[T any](ctx context.Context, e *Engine, read func() T) (T, error) {
+	answer := make(chan T, 1) // the engine never waits for who asked
+	err := e.ask(ctx, func(done func()) {
+		answer <- read()
+		done()
+	})
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return <-answer, nil
+}
+
+// FlushCache forgets all cached prefixes.
+func (e *Engine) FlushCache(ctx context.Context) error {
+	return e.ask(ctx, func(done func()) {
+		e.pool.Flush()
+		done()
+	})
+}
+
+// ask runs f on the engine's goroutine and waits until it called done.
+func (e *Engine) ask(ctx context.Context, f func(done func())) error {
+	answered := make(chan struct{})
+	if !e.do(func() { f(func() { close(answered) }) }) {
+		return ErrClosed
+	}
+	select {
+	case <-answered:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.done:
+		select {
+		case <-answered:
+			return nil
+		default:
+			return ErrClosed
+		}
+	}
+}

@@ -1,0 +1,266 @@
+package decoder
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"chorale/worker/nn"
+	"chorale/worker/tensor"
+)
+
+// ErrWeights reports tensors that are missing, unused or of a wrong shape.
+var ErrWeights = errors.New("model weights do not fit its configuration")
+
+// Weights gives a checkpoint's tensors by Hugging Face's names.
+type Weights interface {
+	// Tensor gives shape and rows; a vector has one dimension and is read as
+	// one row. ok is false when there is no such tensor.
+	Tensor(name string) (shape []int, rows tensor.Rows, ok bool)
+	// Names lists all tensors.
+	Names() []string
+}
+
+type layer struct {
+	inNorm, postNorm tensor.Vector
+	qNorm, kNorm     tensor.Vector
+	qkv, o, gu, down nn.Linear
+}
+
+// Model is a model's weights on a backend.
+type Model struct {
+	Spec    Spec
+	backend tensor.Backend
+	embed   nn.Embedding
+	head    nn.Linear
+	norm    tensor.Vector
+	layers  []layer
+	// biases holds the base's biases by module number, for adapters that
+	// bring their own.
+	biases map[int][]float32
+	free   []func()
+	bytes  int64
+}
+
+// Bytes is the device memory of the weights.
+func (m *Model) Bytes() int64 { return m.bytes }
+
+// Parameters counts the weights, a tied head once.
+func (s *Spec) Parameters() int64 {
+	var n int64
+	for _, mod := range s.Modules() {
+		if mod.Kind == HeadModule && s.Tied {
+			continue
+		}
+		n += int64(mod.In) * int64(mod.Out)
+		if mod.HasBias {
+			n += int64(mod.Out)
+		}
+	}
+	n += int64(s.Hidden) * int64(2*s.Layers+1)
+	if s.QKNorm {
+		n += int64(2 * s.HeadDim * s.Layers)
+	}
+	return n
+}
+
+// Load binds a checkpoint's tensors by name. Missing, unused and mis-shaped
+// tensors are errors.
+func Load(b tensor.Backend, spec Spec, w Weights) (*Model, error) {
+	if err := spec.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrWeights, err)
+	}
+	ld := &loader{m: &Model{Spec: spec, backend: b, biases: map[int][]float32{}}, w: w, used: map[string]bool{}}
+	ld.load()
+	ld.checkUnused()
+	if ld.err != nil {
+		ld.m.Free()
+		return nil, fmt.Errorf("%w: %w", ErrWeights, ld.err)
+	}
+	return ld.m, nil
+}
+
+// Free gives the device memory back.
+func (m *Model) Free() {
+	for _, f := range m.free {
+		f()
+	}
+	m.free = nil
+}
+
+// loader keeps its first error; later calls do nothing.
+type loader struct {
+	m    *Model
+	w    Weights
+	used map[string]bool
+	err  error
+}
+
+func (ld *loader) load() {
+	m, s := ld.m, &ld.m.Spec
+	m.embed = nn.Embedding{Table: ld.matrix(s.Hidden, []string{"model.embed_tokens.weight"}, []int{s.Vocab}), Module: s.embedModule()}
+	m.norm = ld.vector("model.norm.weight", s.Hidden)
+	m.head = nn.Linear{W: m.embed.Table, Parts: []nn.Part{{Module: s.headModule()}}}
+	if s.Tied {
+		ld.used["lm_head.weight"] = true // some checkpoints store the tied copy too
+	} else {
+		m.head.W = ld.matrix(s.Hidden, []string{"lm_head.weight"}, []int{s.Vocab})
+	}
+	m.layers = make([]layer, s.Layers)
+	for l := range m.layers {
+		if ld.err != nil {
+			return
+		}
+		ld.layer(l)
+	}
+}
+
+func (ld *loader) layer(l int) {
+	s := &ld.m.Spec
+	y := &ld.m.layers[l]
+	prefix := fmt.Sprintf("model.layers.%d.", l)
+	y.inNorm = ld.vector(prefix+"input_layernorm.weight", s.Hidden)
+	y.postNorm = ld.vector(prefix+"post_attention_layernorm.weight", s.Hidden)
+	if s.QKNorm {
+		y.qNorm = ld.vector(prefix+"self_attn.q_norm.weight", s.HeadDim)
+		y.kNorm = ld.vector(prefix+"self_attn.k_norm.weight", s.HeadDim)
+	}
+	q, kv := s.qWidth(), s.kvWidth()
+	base := l * modPerLayer
+	y.qkv = ld.linear(prefix+"self_attn.", []string{"q_proj", "k_proj", "v_proj"}, base+modQ, s.Hidden, []int{q, kv, kv}, s.QKVBias)
+	y.o = ld.linear(prefix+"self_attn.", []string{"o_proj"}, base+modO, q, []int{s.Hidden}, s.OBias)
+	y.gu = ld.linear(prefix+"mlp.", []string{"gate_proj", "up_proj"}, base+modGate, s.Hidden, []int{s.FFN, s.FFN}, s.MLPBias)
+	y.down = ld.linear(prefix+"mlp.", []string{"down_proj"}, base+modDown, s.FFN, []int{s.Hidden}, s.MLPBias)
+}
+
+// linear loads modules that are fused along their outputs; module is the
+// number of the first.
+func (ld *loader) linear(prefix string, names []string, module, in int, outs []int, bias bool) nn.Linear {
+	lin := nn.Linear{}
+	weights := make([]string, len(names))
+	offset := 0
+	var all []float32
+	for i, n := range names {
+		weights[i] = prefix + n + ".weight"
+		lin.Parts = append(lin.Parts, nn.Part{Module: module + i, Offset: offset})
+		offset += outs[i]
+		if bias {
+			v := ld.values(prefix+n+".bias", outs[i])
+			ld.m.biases[module+i] = v
+			all = append(all, v...)
+		}
+	}
+	lin.W = ld.matrix(in, weights, outs)
+	if bias {
+		lin.Bias = ld.newVector(prefix+names[0]+".bias", all)
+	}
+	return lin
+}
+
+// rows finds a tensor and checks its shape.
+func (ld *loader) rows(name string, want ...int) tensor.Rows {
+	if ld.err != nil {
+		return nil
+	}
+	shape, rows, ok := ld.w.Tensor(name)
+	if !ok {
+		ld.err = fmt.Errorf("tensor %s is missing", name)
+		return nil
+	}
+	ld.used[name] = true
+	if !slices.Equal(shape, want) {
+		ld.err = fmt.Errorf("tensor %s has shape %v, want %v", name, shape, want)
+	}
+	return rows
+}
+
+// matrix packs one or more [outs[i], in] tensors one below the other.
+func (ld *loader) matrix(in int, names []string, outs []int) tensor.Matrix {
+	parts := make([]tensor.Rows, len(names))
+	total := 0
+	for i, n := range names {
+		parts[i] = ld.rows(n, outs[i], in)
+		total += outs[i]
+	}
+	if ld.err != nil {
+		return nil
+	}
+	mat, err := ld.m.backend.NewMatrix(total, in, stack(parts, outs, in))
+	if err != nil {
+		ld.err = fmt.Errorf("tensor %s: %w", names[0], err)
+		return nil
+	}
+	ld.m.free = append(ld.m.free, mat.Free)
+	ld.m.bytes += mat.Bytes()
+	return mat
+}
+
+// stack reads parts of outs[i] rows as one matrix.
+func stack(parts []tensor.Rows, outs []int, in int) tensor.Rows {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return func(dst []float32, row, n int) error {
+		start := 0
+		for i, p := range parts {
+			lo, hi := max(row, start), min(row+n, start+outs[i])
+			if lo < hi {
+				if err := p(dst[(lo-row)*in:(hi-row)*in], lo-start, hi-lo); err != nil {
+					return err
+				}
+			}
+			start += outs[i]
+		}
+		return nil
+	}
+}
+
+func (ld *loader) values(name string, n int) []float32 {
+	rows := ld.rows(name, n)
+	if ld.err != nil {
+		return nil
+	}
+	v := make([]float32, n)
+	if err := rows(v, 0, 1); err != nil {
+		ld.err = fmt.Errorf("tensor %s: %w", name, err)
+	}
+	return v
+}
+
+func (ld *loader) vector(name string, n int) tensor.Vector {
+	return ld.newVector(name, ld.values(name, n))
+}
+
+func (ld *loader) newVector(name string, v []float32) tensor.Vector {
+	if ld.err != nil {
+		return nil
+	}
+	vec, err := ld.m.backend.NewVector(v)
+	if err != nil {
+		ld.err = fmt.Errorf("tensor %s: %w", name, err)
+		return nil
+	}
+	ld.m.free = append(ld.m.free, vec.Free)
+	ld.m.bytes += int64(4 * len(v))
+	return vec
+}
+
+// checkUnused refuses tensors that nothing bound: a model that silently drops
+// weights is a wrong model.
+func (ld *loader) checkUnused() {
+	if ld.err != nil {
+		return
+	}
+	var unused []string
+	for _, n := range ld.w.Names() {
+		// Old checkpoints store the rotary table, which follows from the config.
+		if !ld.used[n] && !strings.HasSuffix(n, "rotary_emb.inv_freq") {
+			unused = append(unused, n)
+		}
+	}
+	if len(unused) > 0 {
+		slices.Sort(unused)
+		ld.err = fmt.Errorf("%d tensors are not part of this architecture, first %s", len(unused), strings.Join(unused[:min(3, len(unused))], ", "))
+	}
+}

@@ -1,0 +1,159 @@
+package decoder
+
+import (
+	"fmt"
+	"math"
+
+	"chorale/worker/nn"
+	"chorale/worker/tensor"
+)
+
+// Step is one forward pass.
+type Step struct {
+	Batch tensor.Batch
+	// Segments are the rows of each adapter, ascending and disjoint.
+	Segments []nn.Segment
+	// LogitRows are the rows whose logits are wanted, ascending.
+	LogitRows []int32
+	// LogitSegments are the segments in terms of LogitRows' positions.
+	LogitSegments []nn.Segment
+}
+
+// Runner computes steps of one model on one stream. It is not safe for
+// concurrent use.
+type Runner struct {
+	m      *Model
+	kv     tensor.KV
+	stream tensor.Stream
+	scale  float32
+
+	x, h, qkv, att, delta, gu, act tensor.Buffer // [T, …]
+	lastX, lastAtt                 tensor.Buffer // the last layer's wanted rows of x and att
+	block, logits                  tensor.Buffer // [LogitBlock, H], [LogitBlock, V]
+}
+
+// LogitBlock is how many rows of logits are computed at a time: enough for a
+// full decode batch, little enough that 128 Ki-token vocabularies stay cheap.
+const LogitBlock = 64
+
+// NewRunner makes a runner for steps of at most maxTokens rows over kv.
+func (m *Model) NewRunner(kv tensor.KV, maxTokens int) (*Runner, error) {
+	s := &m.Spec
+	st, err := m.backend.NewStream(max(maxTokens, LogitBlock), []tensor.RopeSpec{s.Rope})
+	if err != nil {
+		return nil, fmt.Errorf("stream of %d tokens: %w", maxTokens, err)
+	}
+	r := &Runner{m: m, kv: kv, stream: st, scale: float32(1 / math.Sqrt(float64(s.HeadDim)))}
+	for _, b := range []struct {
+		dst  *tensor.Buffer
+		rows int
+		cols int
+	}{
+		{&r.x, maxTokens, s.Hidden},
+		{&r.h, maxTokens, s.Hidden},
+		{&r.qkv, maxTokens, s.qWidth() + 2*s.kvWidth()},
+		{&r.att, maxTokens, s.qWidth()},
+		{&r.delta, maxTokens, s.Hidden},
+		{&r.gu, maxTokens, 2 * s.FFN},
+		{&r.act, maxTokens, s.FFN},
+		{&r.lastX, maxTokens, s.Hidden},
+		{&r.lastAtt, maxTokens, s.qWidth()},
+		{&r.block, LogitBlock, s.Hidden},
+		{&r.logits, LogitBlock, s.Vocab},
+	} {
+		if *b.dst, err = m.backend.NewBuffer(b.rows, b.cols); err != nil {
+			r.Free()
+			return nil, fmt.Errorf("buffer [%d, %d]: %w", b.rows, b.cols, err)
+		}
+	}
+	return r, nil
+}
+
+// Free gives the buffers back.
+func (r *Runner) Free() {
+	for _, b := range []tensor.Buffer{r.x, r.h, r.qkv, r.att, r.delta, r.gu, r.act, r.lastX, r.lastAtt, r.block, r.logits} {
+		if b != nil {
+			b.Free()
+		}
+	}
+}
+
+// Forward computes the step up to the final norm; the logits come in blocks
+// through Logits. Rows without wanted logits are left out of everything after
+// the last layer's attention, where nobody looks at them any more.
+func (r *Runner) Forward(step *Step) error {
+	s, m, segs := r.stream, r.m, step.Segments
+	s.Begin(&step.Batch)
+	m.embed.Forward(s, r.x, segs)
+	s.RMSNorm(r.h, r.x, m.layers[0].inNorm, m.Spec.Eps)
+	last := len(m.layers) - 1
+	for l := range m.layers {
+		r.attention(l, segs)
+		if l == last {
+			break
+		}
+		r.mlp(l, r.x, r.att, segs)
+		s.AddRMSNorm(r.h, r.x, r.delta, m.layers[l+1].inNorm, m.Spec.Eps)
+	}
+	if len(step.LogitRows) > 0 {
+		r.finish(step)
+	}
+	return s.Finish()
+}
+
+// attention writes the layer's attention output, before o_proj, to att.
+func (r *Runner) attention(l int, segs []nn.Segment) {
+	s, y, spec := r.stream, &r.m.layers[l], &r.m.Spec
+	y.qkv.Forward(s, r.qkv, r.h, segs)
+	s.RopeKV(r.qkv, r.kv, tensor.RopeKV{Layer: l, Heads: spec.Heads, QNorm: y.qNorm, KNorm: y.kNorm, Eps: spec.Eps})
+	s.Attention(r.att, r.qkv, r.kv, tensor.AttentionSpec{Layer: l, Heads: spec.Heads, Scale: r.scale, Window: spec.Windows[l]})
+}
+
+// mlp goes from an attention output and the residual x to the MLP's output in
+// delta; h is scratch.
+func (r *Runner) mlp(l int, x, att tensor.Buffer, segs []nn.Segment) {
+	s, y := r.stream, &r.m.layers[l]
+	y.o.Forward(s, r.delta, att, segs)
+	s.AddRMSNorm(r.h, x, r.delta, y.postNorm, r.m.Spec.Eps)
+	y.gu.Forward(s, r.gu, r.h, segs)
+	s.SiluMul(r.act, r.gu)
+	y.down.Forward(s, r.delta, r.act, segs)
+}
+
+// finish takes the wanted rows through the rest of the last layer and the
+// final norm, into h.
+func (r *Runner) finish(step *Step) {
+	s, m := r.stream, r.m
+	s.GatherRows(r.lastX, r.x, step.LogitRows)
+	s.GatherRows(r.lastAtt, r.att, step.LogitRows)
+	r.mlp(len(m.layers)-1, r.lastX, r.lastAtt, step.LogitSegments)
+	s.AddRMSNorm(r.h, r.lastX, r.delta, m.norm, m.Spec.Eps)
+}
+
+// Logits computes the logits of LogitRows[from:to], at most LogitBlock of
+// them, after Forward. The rows [to-from, Vocab] are valid, and the caller's
+// to change, until the next call.
+func (r *Runner) Logits(step *Step, from, to int, stats []tensor.LogitStat) ([]float32, error) {
+	rows := make([]int32, to-from)
+	for i := range rows {
+		rows[i] = int32(from + i)
+	}
+	s := r.stream
+	s.GatherRows(r.block, r.h, rows)
+	r.m.head.Forward(s, r.logits, r.block, clip(step.LogitSegments, from, to))
+	s.LogitStats(stats, r.logits)
+	host := s.Host(r.logits)
+	return host, s.Finish()
+}
+
+// clip cuts segments to rows [from, to) and counts them from there.
+func clip(segs []nn.Segment, from, to int) []nn.Segment {
+	var out []nn.Segment
+	for _, sg := range segs {
+		lo, hi := max(sg.Start, from), min(sg.End, to)
+		if lo < hi {
+			out = append(out, nn.Segment{Start: lo - from, End: hi - from, Adapter: sg.Adapter})
+		}
+	}
+	return out
+}
