@@ -39,7 +39,7 @@ MODELS = {
     # name: (family, config class, overrides, weights' dtype on disk, what it varies)
     "llama-gqa": ("llama", LLAMA, dict(num_hidden_layers=3), "bfloat16", "grouped-query attention, untied head, 3 layers"),
     "llama-tied": ("llama", LLAMA, dict(tie_word_embeddings=True, num_key_value_heads=4), "bfloat16", "tied head, one KV head per query head"),
-    "llama-headdim": ("llama", LLAMA, dict(num_attention_heads=3, num_key_value_heads=1, head_dim=32, rms_norm_eps=1e-6), "bfloat16", "head_dim 32, so q is 96 wide where hidden is 64"),
+    "llama-headdim": ("llama", LLAMA, dict(num_attention_heads=2, num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-6), "bfloat16", "head_dim 16 with 2 heads, so q is 32 wide where hidden is 64; one KV head"),
     "llama-bias": ("llama", LLAMA, dict(attention_bias=True, mlp_bias=True), "float16", "bias on q, k, v, o, gate, up and down; float16 on disk"),
     "llama-rope-linear": ("llama", LLAMA, ROPE | dict(rope_scaling={"rope_type": "linear", "factor": 4.0}), "float32", "rope scaling: linear; float32 on disk"),
     "llama-rope-llama3": ("llama", LLAMA, ROPE | dict(rope_theta=500000.0, rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}), "bfloat16", "rope scaling: llama3 (all three bands are hit)"),
@@ -100,8 +100,9 @@ def spellings(config):
     """config.json in the spellings that are met: {file: fields}.
 
     config.json is what transformers 4.57 writes. config.old.json is what 2023's
-    releases wrote: torch_dtype, and "type" in rope_scaling. config.v5.json is what
-    transformers 5 writes: dtype, and rope_theta moved into rope_parameters.
+    releases wrote: torch_dtype, "type" in rope_scaling, no field that follows from
+    others. config.v5.json is what transformers 5 writes: dtype, and rope_theta moved
+    into rope_parameters (5.23 reads all three as the same configuration).
     """
     now = config.to_diff_dict()
     now.pop("_name_or_path", None)
@@ -112,6 +113,11 @@ def spellings(config):
     old["torch_dtype"] = old.pop("dtype")
     old["transformers_version"] = "4.37.0"
     old.pop("layer_types", None)
+    # What could be derived was left out.
+    if old.get("head_dim") == config.hidden_size // config.num_attention_heads:
+        del old["head_dim"]
+    if old["num_key_value_heads"] == config.num_attention_heads:
+        del old["num_key_value_heads"]
     if old.get("rope_scaling"):
         scaling = old["rope_scaling"]
         scaling["type"] = scaling.pop("rope_type")
