@@ -37,10 +37,10 @@ attn_r4 = lora(4, 8, ATTN, "r=4", "target_modules=list")
 qv_r1_regex = lora(1, 3, r".*\.self_attn\.(q|v)_proj", "r=1", "target_modules=regex", "dtype=float32", dtype="float32")
 all_r8_bf16 = lora(8, 16, ALL, "r=8", "all modules", "dtype=bfloat16")
 mixed_rslora = lora(
-    8, 12, ALL, "use_rslora", "rank_pattern", "alpha_pattern", "mixed ranks 1, 4, 8, 16",
+    8, 4, ALL, "use_rslora", "rank_pattern", "alpha_pattern", "mixed ranks 1, 4, 8, 16",
     use_rslora=True,
     rank_pattern={r"layers\.0\.self_attn\.q_proj": 16, "v_proj": 4, "down_proj": 1},
-    alpha_pattern={"gate_proj": 5, r".*\.1\.self_attn\.o_proj": 20},
+    alpha_pattern={"gate_proj": 2, r".*\.1\.self_attn\.o_proj": 6},
 )
 all_linear = lora(2, 4, "all-linear", "target_modules=all-linear", "dtype=float16", dtype="float16", patch={"target_modules": "all-linear"})
 mlp_r4 = lora(4, 4, MLP, "r=4", "target_modules=list")

@@ -102,7 +102,7 @@ def spellings(config):
     config.json is what transformers 4.57 writes. config.old.json is what 2023's
     releases wrote: torch_dtype, "type" in rope_scaling, no field that follows from
     others. config.v5.json is what transformers 5 writes: dtype, and rope_theta moved
-    into rope_parameters (5.23 reads all three as the same configuration).
+    into rope_parameters (release 5.23 reads it as the same configuration).
     """
     now = config.to_diff_dict()
     now.pop("_name_or_path", None)
