@@ -92,9 +92,13 @@ func (e *Engine) step(plan *sched.Plan) {
 	e.count(plan, b)
 	next := map[*sequence]int32{}
 	outs := map[*sequence]*Output{}
-	err := e.runner.Forward(&b.Step)
+	e.runner.Forward(&b.Step)
+	var err error
 	for from := 0; err == nil && from < len(b.wants); from += decoder.LogitBlock {
 		err = e.logits(b, from, min(from+decoder.LogitBlock, len(b.wants)), next, outs)
+	}
+	if fin := e.runner.Finish(); err == nil {
+		err = fin
 	}
 	if err != nil {
 		e.fail(b, err)

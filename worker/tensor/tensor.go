@@ -216,6 +216,9 @@ type Stream interface {
 	// Host returns buf's rows as host memory, row-major, valid until the next
 	// operation that writes buf. Values may be modified by the caller.
 	Host(buf Buffer) []float32
+	// Err waits for all operations and returns the step's first error so far;
+	// ask before believing what Host and LogitStats gave.
+	Err() error
 	// Finish waits for all operations and returns the step's first error,
 	// clearing it for the next step.
 	Finish() error

@@ -78,10 +78,10 @@ func (r *Runner) Free() {
 	}
 }
 
-// Forward computes the step up to the final norm; the logits come in blocks
-// through Logits. Rows without wanted logits are left out of everything after
+// Forward starts a step and computes it up to the final norm; the logits come
+// in blocks through Logits, and Finish ends the step. Rows without wanted logits are left out of everything after
 // the last layer's attention, where nobody looks at them any more.
-func (r *Runner) Forward(step *Step) error {
+func (r *Runner) Forward(step *Step) {
 	s, m, segs := r.stream, r.m, step.Segments
 	s.Begin(&step.Batch)
 	m.embed.Forward(s, r.x, segs)
@@ -98,8 +98,10 @@ func (r *Runner) Forward(step *Step) error {
 	if len(step.LogitRows) > 0 {
 		r.finish(step)
 	}
-	return s.Finish()
 }
+
+// Finish waits for the step and tells its first error.
+func (r *Runner) Finish() error { return r.stream.Finish() }
 
 // attention writes the layer's attention output, before o_proj, to att.
 func (r *Runner) attention(l int, segs []nn.Segment) {
@@ -132,7 +134,7 @@ func (r *Runner) finish(step *Step) {
 
 // Logits computes the logits of LogitRows[from:to], at most LogitBlock of
 // them, after Forward. The rows [to-from, Vocab] are valid, and the caller's
-// to change, until the next call.
+// to change, until the next call. An error ends the step: call Finish.
 func (r *Runner) Logits(step *Step, from, to int, stats []tensor.LogitStat) ([]float32, error) {
 	rows := make([]int32, to-from)
 	for i := range rows {
@@ -143,7 +145,7 @@ func (r *Runner) Logits(step *Step, from, to int, stats []tensor.LogitStat) ([]f
 	r.m.head.Forward(s, r.logits, r.block, clip(step.LogitSegments, from, to))
 	s.LogitStats(stats, r.logits)
 	host := s.Host(r.logits)
-	return host, s.Finish()
+	return host, s.Err()
 }
 
 // clip cuts segments to rows [from, to) and counts them from there.

@@ -426,6 +426,9 @@ func (s *stream) Host(buf tensor.Buffer) []float32 {
 	return b.data[:b.rows*b.cols]
 }
 
+// Err returns the step's first error so far.
+func (s *stream) Err() error { return s.err }
+
 // Finish returns the step's first error and clears it.
 func (s *stream) Finish() error {
 	err := s.err

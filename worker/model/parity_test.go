@@ -1,0 +1,208 @@
+package model_test
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"chorale/internal/checkpoint"
+	"chorale/internal/safetensors"
+	"chorale/worker/kv"
+	"chorale/worker/model"
+	"chorale/worker/model/decoder"
+	"chorale/worker/nn"
+	"chorale/worker/tensor"
+	"chorale/worker/tensor/cpu"
+)
+
+// index is testdata/index.json; see testdata/README.md.
+type index struct {
+	Models []goldenModel
+}
+
+type goldenModel struct {
+	Name, Weights string
+	Configs       []string
+	PromptLengths []int `json:"prompt_lengths"`
+	Cases         []goldenCase
+	Refused       []struct{ Name, Adapter, Field string }
+}
+
+type goldenCase struct {
+	Name     string
+	Adapter  *string
+	Optional bool
+	Moves    float64
+	BF16     *struct {
+		Mean float64 `json:"mean_abs_dlogprob"`
+		Max  float64 `json:"max_abs_dlogprob"`
+	}
+}
+
+func readIndex(t *testing.T) index {
+	t.Helper()
+	b, err := os.ReadFile("testdata/index.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ix index
+	if err := json.Unmarshal(b, &ix); err != nil {
+		t.Fatal(err)
+	}
+	return ix
+}
+
+// openGolden opens a golden model, with one of its configurations.
+func openGolden(t *testing.T, g goldenModel, config string) *checkpoint.Checkpoint {
+	t.Helper()
+	dir := filepath.Join("testdata", g.Name)
+	if config != "" && config != "config.json" {
+		tmp := t.TempDir()
+		for _, f := range [][2]string{{config, "config.json"}, {g.Weights, g.Weights}} {
+			b, err := os.ReadFile(filepath.Join(dir, f[0]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(tmp, f[1]), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dir = tmp
+	}
+	c, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func newBackend(t *testing.T, p tensor.Precision) tensor.Backend {
+	t.Helper()
+	b, err := cpu.New(cpu.Options{Precision: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// logits computes all positions' logits of a prompt under an adapter, nil for
+// the base, in chunks of at most chunk tokens.
+func logits(t *testing.T, b tensor.Backend, m *decoder.Model, a *nn.Adapter, ids []int32, chunk int) []float32 {
+	t.Helper()
+	pages := (len(ids) + kv.PageSize - 1) / kv.PageSize
+	cache, err := b.NewKV(tensor.KVLayout{Layers: m.Spec.Layers, KVHeads: m.Spec.KVHeads, HeadDim: m.Spec.HeadDim, PageSize: kv.PageSize, Pages: pages})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Free()
+	r, err := m.NewRunner(cache, chunk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Free()
+	table := make([]int32, pages)
+	for i := range table {
+		table[i] = int32(pages - 1 - i) // any order will do
+	}
+	var out []float32
+	for from := 0; from < len(ids); from += chunk {
+		n := min(chunk, len(ids)-from)
+		st := &decoder.Step{Batch: tensor.Batch{IDs: ids[from : from+n], Seqs: []tensor.Seq{{QLen: n, CtxLen: from + n, Pages: table}}}}
+		for i := range n {
+			st.Batch.Pos = append(st.Batch.Pos, int32(from+i))
+			st.LogitRows = append(st.LogitRows, int32(i))
+		}
+		if a != nil {
+			st.Segments = []nn.Segment{{End: n, Adapter: a}}
+			st.LogitSegments = st.Segments
+		}
+		r.Forward(st)
+		for lo := 0; lo < n; lo += decoder.LogitBlock {
+			hi := min(lo+decoder.LogitBlock, n)
+			l, err := r.Logits(st, lo, hi, make([]tensor.LogitStat, hi-lo))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, l...)
+		}
+		if err := r.Finish(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func golden(t *testing.T, f *safetensors.File, name string) []float32 {
+	t.Helper()
+	x, ok := f.Tensor(name)
+	if !ok {
+		t.Fatalf("no golden %s", name)
+	}
+	v := make([]float32, x.Len())
+	if err := x.Float32(v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func goldenIDs(t *testing.T, f *safetensors.File, name string) []int32 {
+	t.Helper()
+	x, ok := f.Tensor(name)
+	if !ok || x.DType != safetensors.I32 {
+		t.Fatalf("no golden %s", name)
+	}
+	ids := make([]int32, len(x.Data)/4)
+	for i := range ids {
+		ids[i] = int32(uint32(x.Data[4*i]) | uint32(x.Data[4*i+1])<<8 | uint32(x.Data[4*i+2])<<16 | uint32(x.Data[4*i+3])<<24)
+	}
+	return ids
+}
+
+func maxDiff(a, b []float32) float64 {
+	var d float64
+	for i := range a {
+		d = max(d, math.Abs(float64(a[i])-float64(b[i])))
+	}
+	return d
+}
+
+// TestBaseParity: logits of every family's tiny model equal transformers'
+// within 1e-4, from every spelling of its configuration.
+func TestBaseParity(t *testing.T) {
+	for _, g := range readIndex(t).Models {
+		configs := g.Configs
+		if len(configs) == 0 {
+			configs = []string{""}
+		}
+		for _, cfg := range configs {
+			t.Run(g.Name+"/"+cfg, func(t *testing.T) {
+				f, err := safetensors.Open(filepath.Join("testdata", g.Name, "goldens.safetensors"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				b := newBackend(t, tensor.F32)
+				m, _, err := model.Open(b, openGolden(t, g, cfg))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Free()
+				for i := range g.PromptLengths {
+					p := string(rune('0' + i))
+					ids := goldenIDs(t, f, "ids/"+p)
+					want := golden(t, f, "base/"+p+"/logits")
+					for _, chunk := range []int{len(ids), 4} {
+						got := logits(t, b, m, nil, ids, chunk)
+						if d := maxDiff(got, want); d > 1e-4 {
+							t.Errorf("prompt %d in chunks of %d: max |Δlogit| %.2g", i, chunk, d)
+						}
+					}
+				}
+			})
+		}
+	}
+}
