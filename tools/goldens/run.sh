@@ -23,6 +23,7 @@ if [ -n "${1:-}" ]; then
 	"$venv/bin/python" "$here/smollm2.py" "$1" "$out/smollm2"
 	for voice in "$root"/examples/adapters/*/adapter_config.json; do
 		[ -e "$voice" ] || continue
-		"$venv/bin/python" "$here/smollm2.py" "$1" "$out/smollm2" --adapter "$(dirname "$voice")"
+		"$venv/bin/python" "$here/smollm2.py" "$1" "$out/smollm2" --adapter "$(dirname "$voice")" \
+			--tasks "$root/examples/voices/heldout"
 	done
 fi

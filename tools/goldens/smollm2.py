@@ -3,6 +3,9 @@
     smollm2.py GGUF OUT                     writes OUT/base.json
     smollm2.py GGUF OUT --adapter DIR…      writes OUT/<name of DIR>.json for each
 
+With --tasks FOLDER, an adapter that has FOLDER/<its name>.jsonl (lines with a prompt
+and an answer) is asked its first 10 prompts beside 5 chats and 5 plain texts.
+
 The reference is transformers + PEFT in float32 on the dequantised weights; the
 same in torch all in bfloat16 states how far an honest bfloat16 run is from it.
 The format is described in README.md.
@@ -104,15 +107,25 @@ def load(config, weights, dtype, adapter):
     return model.eval()
 
 
-def texts_of(reader):
-    """[(kind, messages or None, prompt text, continuation)]"""
+def task_chats(path):
+    """The first prompts of a task file, in the form of prompts.CHATS."""
+    with open(path) as f:
+        items = [json.loads(line) for line in f]
+    return [([("user", item["prompt"])], item["answer"]) for item in items[:10]]
+
+
+def texts_of(reader, tasks):
+    """20 × (kind, messages or None, prompt text, continuation)."""
+    chats, plain = prompts.CHATS, prompts.PLAIN
+    if tasks:
+        chats, plain = task_chats(tasks) + chats[:5], plain[:5]
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
     template = env.from_string(field(reader, "tokenizer.chat_template"))
     out = []
-    for turns, answer in prompts.CHATS:
+    for turns, answer in chats:
         messages = [{"role": r, "content": c} for r, c in turns]
         out.append(("chat", messages, template.render(messages=messages, add_generation_prompt=True), answer))
-    return out + [("plain", None, text, answer) for text, answer in prompts.PLAIN]
+    return out + [("plain", None, text, answer) for text, answer in plain]
 
 
 @torch.no_grad()
@@ -158,12 +171,12 @@ def summary(deltas):
     return {"mean_abs_dlogprob": round(sum(deltas) / len(deltas), 5), "max_abs_dlogprob": round(max(deltas), 4), "tokens": len(deltas)}
 
 
-def goldens(reader, adapter):
+def goldens(reader, adapter, tasks):
     tokenizer, config = tokenizer_of(reader), config_of(reader)
     weights = weights_of(reader, config)
     exact, rounded = (load(config, weights, dtype, adapter) for dtype in (torch.float32, torch.bfloat16))
     own, given, agree, cases = [], [], 0, []
-    for kind, messages, text, answer in texts_of(reader):
+    for kind, messages, text, answer in texts_of(reader, tasks):
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         assert tokenizer.decode(ids, skip_special_tokens=False) == text, text
         path = greedy(exact, ids)
@@ -201,6 +214,7 @@ def main():
     parser.add_argument("gguf")
     parser.add_argument("out")
     parser.add_argument("--adapter", nargs="+", default=[None], help="PEFT folders; without, the base model")
+    parser.add_argument("--tasks", help="folder of <adapter>.jsonl")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -216,7 +230,8 @@ def main():
         if adapter:
             head["adapter_sha256"] = sha256(os.path.join(adapter, "adapter_model.safetensors"))
         head["made_with"] = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "peft": peft.__version__}
-        got = goldens(reader, adapter)
+        tasks = os.path.join(args.tasks or "", name + ".jsonl")
+        got = goldens(reader, adapter, tasks if args.tasks and os.path.exists(tasks) else None)
         write(os.path.join(args.out, name + ".json"), head | got)
         print(name, got["bf16"], flush=True)
 
