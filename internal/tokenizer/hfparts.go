@@ -33,11 +33,6 @@ type component struct {
 	Left  bool `json:"strip_left"`
 	Right bool `json:"strip_right"`
 
-	CleanText    *bool `json:"clean_text"`
-	ChineseChars *bool `json:"handle_chinese_chars"`
-	StripAccents *bool `json:"strip_accents"`
-	Lowercase    *bool `json:"lowercase"`
-
 	// Content is a string in Replace and Strip; start and stop count it.
 	Content string `json:"content"`
 	Start   int    `json:"start"`
@@ -118,13 +113,6 @@ func (c *component) normalizer() (normalizer, error) {
 		return prepend(c.Prepend), nil
 	case "Replace":
 		return c.replacement()
-	case "BertNormalizer":
-		lower := orTrue(c.Lowercase)
-		accents := lower // what a missing strip_accents means
-		if c.StripAccents != nil {
-			accents = *c.StripAccents
-		}
-		return bertText(orTrue(c.CleanText), orTrue(c.ChineseChars), accents, lower), nil
 	}
 	return nil, unsupported("normalizer", c.Type)
 }

@@ -1,7 +1,6 @@
 package tokenizer
 
 import (
-	"sort"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -66,8 +65,7 @@ func indexInert(s string) int {
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(s[i:])
-		k := sort.Search(len(inertRunes), func(k int) bool { return inertRunes[k].hi >= r })
-		if k < len(inertRunes) && inertRunes[k].lo <= r {
+		if inRanges(inertRunes, r) {
 			return i
 		}
 		i += n
@@ -78,15 +76,27 @@ func indexInert(s string) int {
 // lowercase maps each code point by itself: no final sigma, and İ to i and a
 // dot above.
 func lowercase(s string) string {
-	if !strings.ContainsRune(s, 'İ') {
-		return strings.ToLower(s)
-	}
-	return strings.ToLower(strings.ReplaceAll(s, "İ", "i\u0307"))
+	return strings.Map(lowerRune, strings.ReplaceAll(s, "İ", "i\u0307"))
 }
 
+func lowerRune(r rune) rune {
+	if r < newCases[0].lo {
+		return unicode.ToLower(r)
+	}
+	for _, c := range newCases {
+		if c.lo <= r && r <= c.hi {
+			return r + c.delta
+		}
+	}
+	return unicode.ToLower(r)
+}
+
+// stripAccents drops the marks that the reference knows, and two Vedic signs
+// that were marks in its Unicode version.
 func stripAccents(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.Is(unicode.M, r) {
+		known := unicode.Is(unicode.M, r) && !inRanges(unknownMarks, r)
+		if known || r == 0x1cf2 || r == 0x1cf3 {
 			return -1
 		}
 		return r
@@ -131,62 +141,4 @@ func replaceRegex(pattern, text string) (normalizer, error) {
 		}
 		return out
 	}, nil
-}
-
-// bertText is BertNormalizer: clean controls, space out Han, strip accents,
-// lower case, each if asked for.
-func bertText(clean, chinese, accents, lower bool) normalizer {
-	nfd := unicodeForm(norm.NFD)
-	return func(s string) string {
-		if clean {
-			s = strings.Map(bertClean, s)
-		}
-		if chinese {
-			s = spaceHan(s)
-		}
-		if accents {
-			s = strings.Map(func(r rune) rune {
-				if unicode.Is(unicode.Mn, r) {
-					return -1
-				}
-				return r
-			}, nfd(s))
-		}
-		if lower {
-			s = lowercase(s)
-		}
-		return s
-	}
-}
-
-func bertClean(r rune) rune {
-	switch {
-	case r == '\t' || r == '\n' || r == '\r' || isSpaceRune(r):
-		return ' '
-	case r == 0 || r == utf8.RuneError || unicode.Is(unicode.C, r):
-		return -1
-	}
-	return r
-}
-
-func spaceHan(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if isHanRune(r) {
-			b.WriteByte(' ')
-			b.WriteRune(r)
-			b.WriteByte(' ')
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-// isHanRune is BERT's list of CJK ideograph blocks.
-func isHanRune(r rune) bool {
-	return 0x4e00 <= r && r <= 0x9fff || 0x3400 <= r && r <= 0x4dbf ||
-		0x20000 <= r && r <= 0x2a6df || 0x2a700 <= r && r <= 0x2b73f ||
-		0x2b740 <= r && r <= 0x2b81f || 0x2b920 <= r && r <= 0x2ceaf ||
-		0xf900 <= r && r <= 0xfaff || 0x2f800 <= r && r <= 0x2fa1f
 }
