@@ -1,0 +1,207 @@
+package router
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// patience is how long a sequence waits for its adapter to fit into a group's
+// batch before it may be sent beyond max_loras_per_batch: the group then lets
+// its adapters take turns.
+const patience = 300 * time.Millisecond
+
+// maxRetries is how often a sequence is sent again after losses.
+const maxRetries = 5
+
+// dispatch gives waiting sequences to groups with credit, fair order first.
+func (r *Router) dispatch() {
+	if r.queue.len == 0 {
+		return
+	}
+	now := time.Now()
+	batches := map[*link][]*choice{}
+	cat := r.Catalogue()
+	sent := map[*link]map[string]bool{} // adapters promised in this round
+	room := map[*link]int{}
+	for _, l := range r.links {
+		room[l] = l.credit()
+		sent[l] = map[string]bool{}
+		for d := range l.adapters {
+			sent[l][d] = true
+		}
+	}
+	for {
+		var to *link
+		c := r.queue.next(func(c *choice) bool {
+			to = r.place(c, cat, room, sent, now)
+			return to != nil
+		})
+		if c == nil {
+			break
+		}
+		// next asked about several heads; place again for the one it chose.
+		to = r.place(c, cat, room, sent, now)
+		room[to]--
+		if c.flow.digest != "" {
+			sent[to][c.flow.digest] = true
+		}
+		r.queue.charge(c.flow, len(c.r.prompt))
+		batches[to] = append(batches[to], c)
+	}
+	for l, cs := range batches {
+		l.send(cs)
+	}
+	r.queue.trim()
+}
+
+// place chooses the group for a sequence: one that has its adapter in the
+// batch already, else in device memory, else the least loaded with room in the
+// batch. nil: it has to wait.
+func (r *Router) place(c *choice, cat *Catalogue, room map[*link]int, sent map[*link]map[string]bool, now time.Time) *link {
+	var best *link
+	bestScore := 0
+	for _, l := range r.links {
+		if room[l] <= 0 || !r.carries(l, c, cat) {
+			continue
+		}
+		d, set := c.flow.digest, sent[l]
+		if d != "" && !set[d] {
+			limit := l.info.MaxLoRAsPerBatch
+			if now.Sub(c.queued) > patience {
+				limit = max(limit, l.info.MaxResidentLoRAs)
+			}
+			if len(set) >= limit && now.Sub(c.queued) <= 4*patience {
+				continue
+			}
+		}
+		score := room[l]
+		if d != "" && set[d] {
+			score += 1 << 20
+		} else if d != "" && slices.Contains(l.status.Resident, d) {
+			score += 1 << 10
+		}
+		if best == nil || score > bestScore {
+			best, bestScore = l, score
+		}
+	}
+	return best
+}
+
+// carries tells whether a group has the sequence's adapter in host memory.
+func (r *Router) carries(l *link, c *choice, cat *Catalogue) bool {
+	e := c.r.entry
+	if e == nil {
+		return true
+	}
+	// The newest entry knows groups that were added since; a replaced or
+	// unloaded one still runs where it was.
+	if now, ok := cat.Adapters[e.Name]; ok && now.Digest == e.Digest {
+		e = now
+	}
+	return len(e.Groups) == 0 || slices.Contains(e.Groups, l.dialer.Address())
+}
+
+// requeue puts a sequence whose group was lost back to the front, or fails it.
+func (r *Router) requeue(c *choice, cause error) {
+	if c.finished || c.r.isClosed() {
+		r.ended(c)
+		return
+	}
+	if c.retries++; c.retries > maxRetries {
+		c.fail(fmt.Errorf("%w after %d tries: %w", ErrWorkerLost, c.retries, cause))
+		r.ended(c)
+		return
+	}
+	r.log.Debug("sequence is continued elsewhere", zap.String("request", c.r.id), zap.Int("choice", c.index), zap.Int("tokens", len(c.generated)), zap.Error(cause))
+	c.id = r.nextID.Add(1)
+	r.queue.push(c, true)
+}
+
+// abort takes sequences out wherever they are, silently: their reader is gone.
+func (r *Router) abort(cs []*choice) {
+	r.do(func() {
+		for _, c := range cs {
+			if r.takeBack(c) {
+				c.finished = true
+				r.ended(c)
+			}
+		}
+		r.dispatch()
+	})
+}
+
+// takeBack removes a sequence from queue or group. False: it has ended.
+func (r *Router) takeBack(c *choice) bool {
+	if r.queue.remove(c) {
+		return true
+	}
+	for _, l := range r.links {
+		if l.cancel(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// ended books an answer that is over; every way to an end leads here once.
+func (r *Router) ended(c *choice) {
+	r.active.Add(-1)
+	r.completionTokens.Add(uint64(len(c.generated)))
+	q := c.r
+	q.left--
+	if q.left == 0 {
+		list := slices.DeleteFunc(r.byID[q.id], func(o *running) bool { return o == q })
+		if len(list) == 0 {
+			delete(r.byID, q.id)
+		} else {
+			r.byID[q.id] = list
+		}
+	}
+	select {
+	case r.idle <- struct{}{}:
+	default:
+	}
+}
+
+// deliver passes an output to its request and watches the clock for metrics.
+// It runs in the link's goroutine.
+func (r *Router) deliver(c *choice, o *SequenceOutput) (finished, early bool) {
+	finished, early = c.take(o)
+	obs := r.cfg.Observer
+	if obs == nil {
+		return finished, early
+	}
+	name := ""
+	if c.r.entry != nil {
+		name = c.r.entry.Name
+	}
+	now := time.Now()
+	if c.first.IsZero() && len(o.IDs) > 0 {
+		c.first = now
+		obs.FirstToken(name, c.sent.Sub(c.r.arrive), now.Sub(c.r.arrive))
+	}
+	if finished {
+		obs.Finished(name, c.usage(), c.reason, c.first.Sub(c.r.arrive), now.Sub(c.r.arrive))
+	}
+	return finished, early
+}
+
+// workerError makes an error of a worker's words.
+func workerError(o *SequenceOutput) error {
+	switch o.ErrorReason {
+	case "":
+		if o.Error == "" {
+			return ErrAborted
+		}
+	case ReasonAdapterUnloaded:
+		return fmt.Errorf("%w: it was unloaded", ErrAdapterNotReady)
+	case ReasonAdapterNotLoaded:
+		return fmt.Errorf("%w: %s", ErrAdapterNotReady, o.Error)
+	case ReasonTooLong:
+		return fmt.Errorf("%w: %s", ErrTooLong, o.Error)
+	}
+	return fmt.Errorf("%w: %s", ErrWorker, o.Error)
+}

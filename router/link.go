@@ -1,0 +1,257 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// link is the router's side of one worker group. Its own goroutine dials and
+// receives; the fields under "books" are the router goroutine's.
+type link struct {
+	r      *Router
+	dialer Dialer
+	log    *zap.Logger
+
+	// mu guards what both goroutines touch.
+	mu   sync.Mutex
+	conn Conn
+	live map[uint64]*choice // sequences under way
+
+	// books
+	connected bool
+	err       error
+	info      GroupInfo
+	status    GroupStatus
+	inflight  int
+	adapters  map[string]int // sequences under way by digest, the base not counted
+}
+
+func newLink(r *Router, d Dialer) *link {
+	return &link{
+		r: r, dialer: d, log: r.log.With(zap.String("group", d.Address())),
+		live: map[uint64]*choice{}, adapters: map[string]int{},
+	}
+}
+
+// Back-off between attempts to reach a group.
+const (
+	backoffMin = 50 * time.Millisecond
+	backoffMax = 2 * time.Second
+)
+
+// run keeps the link up until ctx ends.
+func (l *link) run(ctx context.Context) {
+	wait := backoffMin
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := l.session(ctx)
+		l.down(err)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > 2*backoffMax {
+			wait = backoffMin
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, backoffMax)
+	}
+}
+
+// session is one connection from dial to loss.
+func (l *link) session(ctx context.Context) error {
+	dctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	info, err := l.dialer.Describe(dctx)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("describe: %w", err)
+	}
+	if err := l.r.sameModel(info); err != nil {
+		return err
+	}
+	conn, err := l.dialer.Connect(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close()
+	l.up(conn, info)
+	for {
+		out, err := conn.Recv()
+		if err != nil {
+			return err
+		}
+		l.receive(out)
+	}
+}
+
+// up tells the router that the group takes work.
+func (l *link) up(conn Conn, info GroupInfo) {
+	l.mu.Lock()
+	l.conn = conn
+	l.mu.Unlock()
+	l.log.Info("worker group connected", zap.String("device", info.Device), zap.String("incarnation", info.Incarnation))
+	l.r.do(func() {
+		l.connected, l.err, l.info = true, nil, info
+		l.r.dispatch()
+	})
+}
+
+// down takes the group out of service and gives its sequences back.
+func (l *link) down(err error) {
+	l.mu.Lock()
+	l.conn = nil
+	lost := make([]*choice, 0, len(l.live))
+	for _, c := range l.live {
+		lost = append(lost, c)
+	}
+	clear(l.live)
+	l.mu.Unlock()
+	l.r.do(func() {
+		if l.connected && !errors.Is(err, context.Canceled) {
+			l.log.Warn("worker group lost", zap.Int("sequences", len(lost)), zap.Error(err))
+		}
+		l.connected, l.err = false, err
+		for _, c := range lost {
+			l.forget(c)
+			l.r.requeue(c, err)
+		}
+		l.r.dispatch()
+	})
+}
+
+// receive hands a message's outputs to their requests and books what ended.
+func (l *link) receive(out StepOutputs) {
+	var ended, stopped []*choice
+	var abort []uint64
+	tokens := map[flowKey]int{}
+	l.mu.Lock()
+	conn := l.conn
+	for i := range out.Outputs {
+		o := &out.Outputs[i]
+		c, ok := l.live[o.ID]
+		if !ok {
+			continue // aborted meanwhile
+		}
+		if retryable(o) {
+			delete(l.live, o.ID)
+			stopped = append(stopped, c)
+			continue
+		}
+		finished, early := l.r.deliver(c, o)
+		tokens[c.flow] += len(o.IDs)
+		if finished {
+			delete(l.live, o.ID)
+			ended = append(ended, c)
+		}
+		if early {
+			abort = append(abort, o.ID)
+		}
+	}
+	l.mu.Unlock()
+	if len(abort) > 0 {
+		_ = conn.Abort(abort) // a dead connection shows in Recv
+	}
+	l.r.do(func() {
+		if out.Status != nil {
+			l.status = *out.Status
+		}
+		for k, n := range tokens {
+			l.r.queue.charge(k, n)
+		}
+		for _, c := range ended {
+			l.forget(c)
+			l.r.ended(c)
+		}
+		for _, c := range stopped {
+			l.forget(c)
+			l.r.requeue(c, errors.New("adapter not yet on the worker"))
+		}
+		if len(ended)+len(stopped) > 0 {
+			l.r.dispatch()
+		}
+	})
+}
+
+// retryable tells whether another try may succeed: the worker refused the
+// sequence because the adapter is not (yet, or any more) in its memory.
+func retryable(o *SequenceOutput) bool {
+	return o.Finish == FinishAbort && o.ErrorReason == ReasonAdapterNotLoaded && len(o.IDs) == 0
+}
+
+// forget takes a sequence off the books.
+func (l *link) forget(c *choice) {
+	l.inflight--
+	if d := c.flow.digest; d != "" {
+		if l.adapters[d]--; l.adapters[d] == 0 {
+			delete(l.adapters, d)
+		}
+	}
+}
+
+// send hands sequences to the group. On failure they stay in live and come
+// back through down.
+func (l *link) send(cs []*choice) {
+	seqs := make([]Sequence, len(cs))
+	for i, c := range cs {
+		seqs[i] = c.sequence()
+		l.inflight++
+		if c.flow.digest != "" {
+			l.adapters[c.flow.digest]++
+		}
+	}
+	l.mu.Lock()
+	conn := l.conn
+	if conn != nil {
+		for _, c := range cs {
+			l.live[c.id] = c
+		}
+	}
+	l.mu.Unlock()
+	if conn == nil { // lost a moment ago; down has run or is about to
+		for _, c := range cs {
+			l.forget(c)
+			l.r.requeue(c, ErrUnavailable)
+		}
+		return
+	}
+	_ = conn.Submit(seqs) // a dead connection shows in Recv
+}
+
+// cancel aborts a sequence if it is under way here.
+func (l *link) cancel(c *choice) bool {
+	l.mu.Lock()
+	_, ok := l.live[c.id]
+	delete(l.live, c.id)
+	conn := l.conn
+	l.mu.Unlock()
+	if !ok {
+		return false
+	}
+	l.forget(c)
+	if conn != nil {
+		_ = conn.Abort([]uint64{c.id})
+	}
+	return true
+}
+
+// credit is how many more sequences the group may be given: what it runs, and
+// a few so that it never waits for the router.
+func (l *link) credit() int {
+	if !l.connected {
+		return 0
+	}
+	return l.info.MaxRunning + l.info.MaxRunning/8 - l.inflight
+}
+
+func (l *link) state() GroupState {
+	return GroupState{
+		Address: l.dialer.Address(), Connected: l.connected, Err: l.err, Info: l.info, Status: l.status, InFlight: l.inflight,
+	}
+}

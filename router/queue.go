@@ -1,0 +1,112 @@
+package router
+
+// flow is the waiting work of one (tenant, adapter).
+type flow struct {
+	key     flowKey
+	waiting []*choice // first in, first out
+	// served is the flow's virtual token counter: tokens that it was given,
+	// lifted to the least active counter when it comes back from idleness
+	// (VTC, Sheng et al. 2023, arXiv:2401.00588).
+	served float64
+}
+
+type flowKey struct{ tenant, digest string }
+
+// fairQueue orders waiting sequences: the flow that was served least goes
+// first. It is pure; the router's goroutine owns it.
+type fairQueue struct {
+	flows map[flowKey]*flow
+	len   int
+}
+
+func newFairQueue() *fairQueue { return &fairQueue{flows: map[flowKey]*flow{}} }
+
+// flow finds or starts a flow.
+func (q *fairQueue) flow(k flowKey) *flow {
+	f, ok := q.flows[k]
+	if !ok {
+		f = &flow{key: k}
+		q.flows[k] = f
+	}
+	return f
+}
+
+// push adds a sequence, at the front of its flow when it was under way before.
+func (q *fairQueue) push(c *choice, front bool) {
+	f := q.flow(c.flow)
+	if len(f.waiting) == 0 {
+		f.served = max(f.served, q.least())
+	}
+	if front {
+		f.waiting = append([]*choice{c}, f.waiting...)
+	} else {
+		f.waiting = append(f.waiting, c)
+	}
+	q.len++
+}
+
+// least is the smallest counter among flows that wait; 0 when none does.
+func (q *fairQueue) least() float64 {
+	first, v := true, 0.0
+	for _, f := range q.flows {
+		if len(f.waiting) > 0 && (first || f.served < v) {
+			first, v = false, f.served
+		}
+	}
+	return v
+}
+
+// remove takes a sequence out, if it waits.
+func (q *fairQueue) remove(c *choice) bool {
+	f, ok := q.flows[c.flow]
+	if !ok {
+		return false
+	}
+	for i, w := range f.waiting {
+		if w == c {
+			f.waiting = append(f.waiting[:i], f.waiting[i+1:]...)
+			q.len--
+			return true
+		}
+	}
+	return false
+}
+
+// charge adds served tokens to a flow, and forgets flows that are idle and
+// owe nothing to anybody.
+func (q *fairQueue) charge(k flowKey, tokens int) { q.flow(k).served += float64(tokens) }
+
+// next gives the head of the least served flow for which fits is true, or nil.
+// Ties go to the head that arrived first.
+func (q *fairQueue) next(fits func(*choice) bool) *choice {
+	var best *flow
+	for _, f := range q.flows {
+		if len(f.waiting) == 0 || !fits(f.waiting[0]) {
+			continue
+		}
+		if best == nil || f.served < best.served || f.served == best.served && f.waiting[0].order < best.waiting[0].order {
+			best = f
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	c := best.waiting[0]
+	best.waiting = best.waiting[1:]
+	q.len--
+	return c
+}
+
+// trim forgets idle flows once there are many: their counters only matter
+// against flows that wait now.
+func (q *fairQueue) trim() {
+	const many = 4096
+	if len(q.flows) <= many {
+		return
+	}
+	for k, f := range q.flows {
+		if len(f.waiting) == 0 {
+			delete(q.flows, k)
+		}
+	}
+}

@@ -1,0 +1,360 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"chorale/internal/chattemplate"
+	"chorale/internal/tokenizer"
+)
+
+// Reasons that workers give for failed sequences.
+const (
+	// ReasonAdapterNotLoaded: the digest is not in the worker's memory.
+	ReasonAdapterNotLoaded = "ADAPTER_NOT_LOADED"
+	// ReasonAdapterUnloaded: the adapter was removed by force.
+	ReasonAdapterUnloaded = "ADAPTER_UNLOADED"
+	// ReasonTooLong: the sequence does not fit context or cache.
+	ReasonTooLong = "TOO_LONG"
+	// ReasonClosed: the worker is stopping.
+	ReasonClosed = "WORKER_CLOSED"
+)
+
+// Text is the model's text half.
+type Text struct {
+	Tokenizer *tokenizer.Tokenizer
+	// Template is nil when the model has none.
+	Template *chattemplate.Template
+	BOS, EOS string // special tokens' spellings, for the template
+}
+
+// Residency brings adapters back that max_loaded_loras pushed out, and notes
+// which are used. The adapter manager implements it.
+type Residency interface {
+	// Ensure returns, when the names can be used, the registry's revision to
+	// wait for.
+	Ensure(ctx context.Context, names []string) (revision uint64, err error)
+	// Touch notes that names are in use.
+	Touch(ctx context.Context, names []string) error
+}
+
+// Observer is told what happens to requests, for metrics. Its methods must
+// not block.
+type Observer interface {
+	// FirstToken reports the waits until dispatch and until the first token.
+	FirstToken(adapter string, queued, ttft time.Duration)
+	// Finished reports an ended answer, total from arrival to end.
+	Finished(adapter string, u Usage, reason FinishReason, ttft, total time.Duration)
+}
+
+// Config is what the router is made of.
+type Config struct {
+	// Name is the served model name, Path where the model is from.
+	Name, Path string
+	Version    string
+	Text       Text
+	Groups     []Dialer
+	// Context, when positive, bounds prompt and answer below the model's own.
+	Context int
+	// LoRAEnabled is false with --enable-lora=false.
+	LoRAEnabled bool
+	// MaxLoadedLoRAs bounds the distinct adapters of one request; 0: no bound.
+	MaxLoadedLoRAs int
+	// MaxQueued bounds the waiting answers.
+	MaxQueued int
+	Residency Residency // nil: nothing is ever pushed out
+	Observer  Observer  // nil: nobody watches
+	Log       *zap.Logger
+}
+
+// Router is the core. See the package's story.
+type Router struct {
+	cfg Config
+	log *zap.Logger
+
+	catalogue atomic.Pointer[Catalogue]
+	revision  chan struct{} // closed and replaced at each new catalogue
+	revMu     sync.Mutex
+
+	links  []*link
+	queue  *fairQueue
+	byID   map[string][]*running // requests by their caller's id
+	nextID atomic.Uint64
+	order  uint64
+	// model is the fingerprint that all groups must share, set by the first.
+	modelMu sync.Mutex
+	model   *GroupInfo
+
+	started  time.Time
+	state    atomic.Pointer[ServerState]
+	draining atomic.Bool
+	active   atomic.Int64 // answers submitted and not ended
+	queued   atomic.Int64
+
+	requests, promptTokens, completionTokens atomic.Uint64
+
+	touchMu sync.Mutex
+	touched map[string]struct{}
+
+	mu     sync.Mutex
+	inbox  []func()
+	closed bool
+	wake   chan struct{}
+	idle   chan struct{} // capacity 1, signalled when an answer ends
+}
+
+// New makes a router; Run makes it work.
+func New(cfg Config) *Router {
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	if cfg.MaxQueued <= 0 {
+		cfg.MaxQueued = 4096
+	}
+	r := &Router{
+		cfg: cfg, log: cfg.Log.Named("router"), revision: make(chan struct{}), queue: newFairQueue(),
+		byID: map[string][]*running{}, started: time.Now(), touched: map[string]struct{}{},
+		wake: make(chan struct{}, 1), idle: make(chan struct{}, 1),
+	}
+	r.catalogue.Store(&Catalogue{Adapters: map[string]*AdapterEntry{}})
+	for _, d := range cfg.Groups {
+		r.links = append(r.links, newLink(r, d))
+	}
+	r.snapshot()
+	return r
+}
+
+// Run serves until ctx ends; then every answer still open fails.
+func (r *Router) Run(ctx context.Context) error {
+	lctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, l := range r.links {
+		wg.Go(func() { l.run(lctx) })
+	}
+	wg.Go(func() { r.touchLoop(lctx) })
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-r.wake:
+		case <-tick.C: // those whose adapters wait for room grow impatient
+			r.do(r.dispatch)
+		}
+		r.absorb()
+		r.snapshot()
+	}
+	cancel()
+	wg.Wait()
+	r.stop()
+	return nil
+}
+
+// stop fails what is left.
+func (r *Router) stop() {
+	r.absorb()
+	r.mu.Lock()
+	r.closed = true
+	rest := r.inbox
+	r.inbox = nil
+	r.mu.Unlock()
+	for _, f := range rest {
+		f()
+	}
+	for c := r.queue.next(func(*choice) bool { return true }); c != nil; c = r.queue.next(func(*choice) bool { return true }) {
+		c.fail(ErrDraining)
+		r.ended(c)
+	}
+	r.snapshot()
+}
+
+// do leaves a closure for the router's goroutine; false when it has ended.
+func (r *Router) do(f func()) bool {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return false
+	}
+	r.inbox = append(r.inbox, f)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+func (r *Router) absorb() {
+	r.mu.Lock()
+	todo := r.inbox
+	r.inbox = nil
+	r.mu.Unlock()
+	for _, f := range todo {
+		f()
+	}
+}
+
+// Drain refuses new requests and waits until the running ones have ended.
+func (r *Router) Drain(ctx context.Context) error {
+	r.draining.Store(true)
+	for r.active.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.idle:
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// sameModel refuses a group that serves another model than the others.
+func (r *Router) sameModel(g GroupInfo) error {
+	r.modelMu.Lock()
+	defer r.modelMu.Unlock()
+	if r.model == nil {
+		r.model = &g
+		return nil
+	}
+	if r.model.ModelDigest != g.ModelDigest {
+		return fmt.Errorf("worker group serves another model: %s, the others %s", g.ModelDigest, r.model.ModelDigest)
+	}
+	return nil
+}
+
+// Model describes the base model; its Group is zero until a group has been
+// reached.
+func (r *Router) Model() ModelInfo {
+	m := ModelInfo{
+		Name: r.cfg.Name, Path: r.cfg.Path, HasChatTemplate: r.cfg.Text.Template != nil,
+		LoRAEnabled: r.cfg.LoRAEnabled, Created: r.started,
+	}
+	r.modelMu.Lock()
+	defer r.modelMu.Unlock()
+	if r.model != nil {
+		m.Group = *r.model
+		if r.cfg.Context > 0 {
+			m.Group.ContextLength = min(m.Group.ContextLength, r.cfg.Context)
+		}
+	}
+	return m
+}
+
+// snapshot renews the state that State gives out.
+func (r *Router) snapshot() {
+	st := &ServerState{Version: r.cfg.Version, Started: r.started, Queued: r.queue.len, CatalogueRevision: r.Catalogue().Revision}
+	for _, l := range r.links {
+		st.Groups = append(st.Groups, l.state())
+		st.Running += l.inflight
+	}
+	r.queued.Store(int64(r.queue.len))
+	r.state.Store(st)
+}
+
+// State tells the router's state.
+func (r *Router) State() ServerState {
+	st := *r.state.Load()
+	st.Requests, st.PromptTokens, st.CompletionTokens = r.requests.Load(), r.promptTokens.Load(), r.completionTokens.Load()
+	st.Draining = r.draining.Load()
+	return st
+}
+
+// Ready tells whether requests can be served.
+func (r *Router) Ready() bool {
+	return !r.draining.Load() && slices.ContainsFunc(r.state.Load().Groups, func(g GroupState) bool { return g.Connected })
+}
+
+// Catalogue gives the adapters as last told.
+func (r *Router) Catalogue() *Catalogue { return r.catalogue.Load() }
+
+// SetCatalogue swaps in a new picture of the adapters.
+func (r *Router) SetCatalogue(c *Catalogue) {
+	r.revMu.Lock()
+	r.catalogue.Store(c)
+	close(r.revision)
+	r.revision = make(chan struct{})
+	r.revMu.Unlock()
+	r.do(r.dispatch)
+}
+
+// WaitRevision waits until the catalogue is at least at revision rev.
+func (r *Router) WaitRevision(ctx context.Context, rev uint64) error {
+	for {
+		r.revMu.Lock()
+		reached, changed := r.Catalogue().Revision >= rev, r.revision
+		r.revMu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for registry revision %d: %w", rev, ctx.Err())
+		}
+	}
+}
+
+// Abort ends the requests of an id, or all; it returns how many it found.
+func (r *Router) Abort(id string, all bool) int {
+	found := make(chan []*running, 1)
+	if !r.do(func() {
+		var rs []*running
+		for k, list := range r.byID {
+			if all || k == id {
+				rs = append(rs, list...)
+			}
+		}
+		found <- rs
+	}) {
+		return 0
+	}
+	rs := <-found
+	for _, q := range rs {
+		r.do(func() {
+			for _, c := range q.choices {
+				if r.takeBack(c) {
+					c.fail(ErrAborted)
+					r.ended(c)
+				}
+			}
+			r.dispatch()
+		})
+	}
+	return len(rs)
+}
+
+// touchLoop tells the adapter manager now and then which adapters are in use.
+func (r *Router) touchLoop(ctx context.Context) {
+	if r.cfg.Residency == nil {
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r.touchMu.Lock()
+		names := make([]string, 0, len(r.touched))
+		for n := range r.touched {
+			names = append(names, n)
+		}
+		clear(r.touched)
+		r.touchMu.Unlock()
+		if len(names) > 0 {
+			if err := r.cfg.Residency.Touch(ctx, names); err != nil && !errors.Is(err, context.Canceled) {
+				r.log.Warn("adapter use could not be noted", zap.Error(err))
+			}
+		}
+	}
+}
