@@ -2,12 +2,15 @@ package model_test
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"chorale/internal/checkpoint"
+	"chorale/internal/peft"
 	"chorale/internal/safetensors"
 	"chorale/worker/kv"
 	"chorale/worker/model"
@@ -201,6 +204,97 @@ func TestBaseParity(t *testing.T) {
 							t.Errorf("prompt %d in chunks of %d: max |Δlogit| %.2g", i, chunk, d)
 						}
 					}
+				}
+			})
+		}
+	}
+}
+
+// loadAdapter binds a golden adapter to its model.
+func loadAdapter(t *testing.T, m *decoder.Model, dir string) (*peft.Adapter, error) {
+	t.Helper()
+	cfgPath, weights, err := peft.Locate(dir)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(cfgPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := peft.ParseConfig(raw)
+	if err != nil {
+		return nil, err
+	}
+	f, err := safetensors.Open(weights)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { f.Close() })
+	return peft.Bind(cfg, f, model.Modules(&m.Spec), peft.Limits{})
+}
+
+// adapterDir finds a case's adapter; GGUF models borrow those of the model
+// they are made from, so the path may leave the model's folder.
+func adapterDir(g goldenModel, path string) string { return filepath.Join("testdata", g.Name, path) }
+
+// TestAdapterParity: every variety of adapter gives PEFT's logits within 1e-4.
+func TestAdapterParity(t *testing.T) {
+	for _, g := range readIndex(t).Models {
+		for _, c := range g.Cases {
+			if c.Adapter == nil {
+				continue
+			}
+			t.Run(g.Name+"/"+c.Name, func(t *testing.T) {
+				f, err := safetensors.Open(filepath.Join("testdata", g.Name, "goldens.safetensors"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				b := newBackend(t, tensor.F32)
+				ckpt := openGolden(t, g, "")
+				m, _, err := model.Open(b, ckpt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Free()
+				a, err := loadAdapter(t, m, adapterDir(g, *c.Adapter))
+				if err != nil {
+					if c.Optional && errors.Is(err, peft.ErrUnsupported) {
+						return
+					}
+					t.Fatal(err)
+				}
+				if err := model.CheckFullEmbeddings(ckpt, a); err != nil {
+					if c.Optional && errors.Is(err, model.ErrBaseChanged) {
+						return
+					}
+					t.Fatal(err)
+				}
+				p, err := model.Pack(m, a)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.Free()
+				for i := range g.PromptLengths {
+					n := string(rune('0' + i))
+					ids := goldenIDs(t, f, "ids/"+n)
+					want := golden(t, f, c.Name+"/"+n+"/logits")
+					if d := maxDiff(logits(t, b, m, p.Adapter, ids, len(ids)), want); d > 1e-4 {
+						t.Errorf("prompt %d: max |Δlogit| %.2g", i, d)
+					}
+				}
+			})
+		}
+		for _, c := range g.Refused {
+			t.Run(g.Name+"/refused/"+c.Name, func(t *testing.T) {
+				b := newBackend(t, tensor.F32)
+				m, _, err := model.Open(b, openGolden(t, g, ""))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Free()
+				if _, err = loadAdapter(t, m, adapterDir(g, c.Adapter)); err == nil || !strings.Contains(err.Error(), c.Field) {
+					t.Errorf("error %v does not name %s", err, c.Field)
 				}
 			})
 		}

@@ -264,3 +264,9 @@ func (ld *loader) checkUnused() {
 		ld.err = fmt.Errorf("%d tensors are not part of this architecture, first %s", len(unused), strings.Join(unused[:min(3, len(unused))], ", "))
 	}
 }
+
+// Backend is where the weights are.
+func (m *Model) Backend() tensor.Backend { return m.backend }
+
+// Bias gives the base's bias of a module, nil when it has none.
+func (m *Model) Bias(module int) []float32 { return m.biases[module] }
