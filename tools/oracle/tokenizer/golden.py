@@ -32,7 +32,7 @@ def added(t):
                   AddedToken("<norm>", normalized=True)])
 
 
-def bpe(texts, pre, dec, norm=None, size=400, bytes_=None, alphabet=None, **options):
+def bpe(texts, pre, dec, norm=None, size=400, bytes_=None, alphabet=None, extra=True, **options):
     t = Tokenizer(models.BPE())
     if norm:
         t.normalizer = norm
@@ -49,8 +49,20 @@ def bpe(texts, pre, dec, norm=None, size=400, bytes_=None, alphabet=None, **opti
     t = Tokenizer.from_str(json.dumps(j))
     if dec:
         t.decoder = dec
-    added(t)
+    if extra:
+        added(t)
     return t
+
+
+def by_score(t):
+    """Every cut of a token in two is a merge, as with SentencePiece."""
+    j = json.loads(t.to_str())
+    vocab, merges = j["model"]["vocab"], j["model"]["merges"]
+    rank = {}
+    for a, b in merges:
+        rank.setdefault(a + b, len(rank))
+    j["model"]["merges"] = [[s[:k], s[k:]] for s in sorted(rank, key=rank.get) for k in range(1, len(s)) if s[:k] in vocab and s[k:] in vocab]
+    return Tokenizer.from_str(json.dumps(j))
 
 
 def unigram(texts, norm, pre, dec, byte_fallback=False):
@@ -88,6 +100,10 @@ def build(texts):
                                            split("[0-9][0-9][0-9]")]), **byte)
     out["sentencepiece"] = wrap(bpe(texts, None, sp, N.Sequence([N.Prepend("▁"), N.Replace(" ", "▁")]), size=700, bytes_=BYTES,
                                     alphabet=80, unk_token="<unk>", fuse_unk=True, byte_fallback=True), "<s> $A </s>")
+    # no added tokens but the three special ones: a GGUF file can say the same
+    t = bpe(texts, None, sp, N.Sequence([N.Prepend("▁"), N.Replace(" ", "▁")]), size=700, bytes_=BYTES,
+            alphabet=80, unk_token="<unk>", fuse_unk=True, byte_fallback=True, extra=False)
+    out["plain"] = by_score(t)
     out["partbytes"] = bpe(texts, P.Metaspace(prepend_scheme="first"), D.Sequence([D.ByteFallback(), D.Metaspace(prepend_scheme="first")]),
                            bytes_=BYTES[:0xD8], size=600, alphabet=60, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     out["metaspace"] = bpe(texts, P.Metaspace(prepend_scheme="never", split=False), D.Metaspace(prepend_scheme="never"),
