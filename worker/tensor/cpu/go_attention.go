@@ -35,9 +35,10 @@ func attentionUnits(j *attentionJob) []attentionUnit {
 	return units
 }
 
-func (g *goKernels) attention(j *attentionJob) {
+func (g *goKernels) attention(j *attentionJob) error {
 	units := attentionUnits(j)
 	parallel(g.threads, len(units), func(i int) { g.attend(j, units[i]) })
+	return nil
 }
 
 // query is one row's and head's state of the online softmax.

@@ -20,10 +20,10 @@ type goKernels struct {
 
 var _ kernels = (*goKernels)(nil)
 
-func (g *goKernels) name() string  { return "go" }
-func (g *goKernels) rounds() bool  { return false }
-func (g *goKernels) round(*buffer) {}
-func (g *goKernels) close()        {}
+func (g *goKernels) name() string        { return "go" }
+func (g *goKernels) rounds() bool        { return false }
+func (g *goKernels) round(*buffer) error { return nil }
+func (g *goKernels) close()              {}
 
 func (g *goKernels) pack(dst weights, src []float32, c, in int) { packPanel(dst, src, c, in) }
 
@@ -42,7 +42,7 @@ func (g *goKernels) rowwise(rows, cols int, fn func(t int)) {
 	parallel(g.threads, rows, fn)
 }
 
-func (g *goKernels) embed(dst *buffer, table *matrix, ids []int32, terms []term) {
+func (g *goKernels) embed(dst *buffer, table *matrix, ids []int32, terms []term) error {
 	size := panelSize(g.precision, table.in)
 	g.rowwise(dst.rows, dst.cols, func(t int) {
 		p, c := int(ids[t])/panel*size, int(ids[t])%panel
@@ -64,9 +64,10 @@ func (g *goKernels) embed(dst *buffer, table *matrix, ids []int32, terms []term)
 			addBias(row, l, l.offset, l.offset+l.out)
 		}
 	})
+	return nil
 }
 
-func (g *goKernels) norm(dst, x, delta *buffer, w *vector, eps float32) {
+func (g *goKernels) norm(dst, x, delta *buffer, w *vector, eps float32) error {
 	g.rowwise(x.rows, x.cols, func(t int) {
 		row := x.row(t)
 		if delta != nil {
@@ -76,6 +77,7 @@ func (g *goKernels) norm(dst, x, delta *buffer, w *vector, eps float32) {
 		}
 		normRow(dst.row(t), row, w.data, eps)
 	})
+	return nil
 }
 
 // normRow writes dst = x / sqrt(mean(x²) + eps) * w. dst may be x.
@@ -90,7 +92,7 @@ func normRow(dst, x, w []float32, eps float32) {
 	}
 }
 
-func (g *goKernels) siluMul(dst, gateUp *buffer) {
+func (g *goKernels) siluMul(dst, gateUp *buffer) error {
 	f := dst.cols
 	g.rowwise(dst.rows, dst.cols*8, func(t int) {
 		row, out := gateUp.row(t), dst.row(t)
@@ -99,11 +101,12 @@ func (g *goKernels) siluMul(dst, gateUp *buffer) {
 			out[i] = x / (1 + exp32(-x)) * row[f+i]
 		}
 	})
+	return nil
 }
 
 func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }
 
-func (g *goKernels) logitStats(out []tensor.LogitStat, logits *buffer) {
+func (g *goKernels) logitStats(out []tensor.LogitStat, logits *buffer) error {
 	g.rowwise(logits.rows, logits.cols*8, func(t int) {
 		row := logits.row(t)
 		best := 0
@@ -119,9 +122,10 @@ func (g *goKernels) logitStats(out []tensor.LogitStat, logits *buffer) {
 		}
 		out[t] = tensor.LogitStat{ArgMax: int32(best), Max: row[best], LogSumExp: float32(top + math.Log(sum))}
 	})
+	return nil
 }
 
-func (g *goKernels) ropeKV(j *ropeJob) {
+func (g *goKernels) ropeKV(j *ropeJob) error {
 	g.rowwise(j.qkv.rows, j.qkv.cols, func(t int) {
 		l := j.kv.layout
 		d, half := l.HeadDim, l.HeadDim/2
@@ -153,4 +157,5 @@ func (g *goKernels) ropeKV(j *ropeJob) {
 			}
 		}
 	})
+	return nil
 }

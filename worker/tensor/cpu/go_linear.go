@@ -4,7 +4,7 @@ package cpu
 // goes to accumulator i%4, and they are added as (0+1)+(2+3).
 const shrinkLanes = 4
 
-func (g *goKernels) linear(dst, x *buffer, w *matrix, bias *vector, terms []term, s []float32) {
+func (g *goKernels) linear(dst, x *buffer, w *matrix, bias *vector, terms []term, s []float32) error {
 	for _, l := range terms {
 		if l.pair == nil {
 			continue
@@ -37,6 +37,7 @@ func (g *goKernels) linear(dst, x *buffer, w *matrix, bias *vector, terms []term
 			}
 		}
 	})
+	return nil
 }
 
 // panel writes columns c0 to c1 (one panel) of x·wᵀ.

@@ -12,7 +12,8 @@ import (
 // kernels are the operations on checked operands. Every size has been checked
 // by the stream before a kernel sees it. norm, attention and siluMul keep the
 // shadow of their destination up to date when it has one. Implementations
-// serialise calls from several streams themselves.
+// serialise calls from several streams themselves. The only errors are those of
+// scratch memory.
 type kernels interface {
 	name() string
 	// rounds reports whether linear reads the rounded shadow of its input.
@@ -20,16 +21,16 @@ type kernels interface {
 	// pack packs c <= 32 rows [c, in] into one panel.
 	pack(dst weights, src []float32, c, in int)
 	// round fills the shadow of x.
-	round(x *buffer)
+	round(x *buffer) error
 	// embed gathers dst[t] = table[ids[t]] and adds the terms.
-	embed(dst *buffer, table *matrix, ids []int32, terms []term)
+	embed(dst *buffer, table *matrix, ids []int32, terms []term) error
 	// norm adds delta (when not nil) to x in place and writes the norm.
-	norm(dst, x, delta *buffer, w *vector, eps float32)
-	linear(dst, x *buffer, w *matrix, bias *vector, terms []term, s []float32)
-	ropeKV(j *ropeJob)
-	attention(j *attentionJob)
-	siluMul(dst, gateUp *buffer)
-	logitStats(out []tensor.LogitStat, logits *buffer)
+	norm(dst, x, delta *buffer, w *vector, eps float32) error
+	linear(dst, x *buffer, w *matrix, bias *vector, terms []term, s []float32) error
+	ropeKV(j *ropeJob) error
+	attention(j *attentionJob) error
+	siluMul(dst, gateUp *buffer) error
+	logitStats(out []tensor.LogitStat, logits *buffer) error
 	close()
 }
 

@@ -36,7 +36,7 @@ func (s *stream) Linear(dst, x tensor.Buffer, w tensor.Matrix, bias tensor.Vecto
 		scratch = s.scratch.floats(values)
 	}
 	d.fresh = false
-	s.b.k.linear(d, in, m, base, terms, scratch)
+	s.keep(s.b.k.linear(d, in, m, base, terms, scratch))
 }
 
 // shadow makes sure that the rounded copy of x is there when the kernels use it.
@@ -50,7 +50,7 @@ func (s *stream) shadow(x *buffer) bool {
 			return false
 		}
 	}
-	s.b.k.round(x)
+	s.keep(s.b.k.round(x))
 	x.fresh = true
 	return true
 }

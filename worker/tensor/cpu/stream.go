@@ -125,6 +125,13 @@ func (s *stream) checkSeqs(b *tensor.Batch) bool {
 	return true
 }
 
+// keep keeps an error of the kernels, unless there is one already.
+func (s *stream) keep(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
+
 // ready reports whether an operation should run, and fails without a step.
 func (s *stream) ready(op string) bool {
 	if s.err != nil {
@@ -194,7 +201,7 @@ func (s *stream) Embed(dst tensor.Buffer, table tensor.Matrix, lora []tensor.LoR
 	terms, _, ok := s.checkTerms(op, lora, d.rows, m.out, m.in, true)
 	if ok {
 		d.fresh = false
-		s.b.k.embed(d, m, s.batch.IDs, terms)
+		s.keep(s.b.k.embed(d, m, s.batch.IDs, terms))
 	}
 }
 
@@ -236,7 +243,7 @@ func (s *stream) norm(op string, dst, x, delta tensor.Buffer, w tensor.Vector, e
 	if delta != nil {
 		in.fresh = false
 	}
-	s.b.k.norm(d, in, add, v, eps)
+	s.keep(s.b.k.norm(d, in, add, v, eps))
 	d.fresh = d.shadow != nil
 }
 
@@ -270,7 +277,7 @@ func (s *stream) RopeKV(qkv tensor.Buffer, kv tensor.KV, r tensor.RopeKV) {
 		return
 	}
 	x.fresh = false
-	s.b.k.ropeKV(&j)
+	s.keep(s.b.k.ropeKV(&j))
 }
 
 // attentionOperands checks what RopeKV and Attention share.
@@ -340,10 +347,10 @@ func (s *stream) Attention(dst, qkv tensor.Buffer, kv tensor.KV, a tensor.Attent
 		s.fail(op, "window %d; destination and input must differ", a.Window)
 		return
 	}
-	s.b.k.attention(&attentionJob{
+	s.keep(s.b.k.attention(&attentionJob{
 		dst: d, qkv: x, kv: c, layer: a.Layer, heads: a.Heads,
 		scale: a.Scale, window: a.Window, seqs: s.batch.Seqs,
-	})
+	}))
 	d.fresh = d.shadow != nil
 }
 
@@ -362,7 +369,7 @@ func (s *stream) SiluMul(dst, gateUp tensor.Buffer) {
 		return
 	}
 	if s.size(op, d, x.rows, x.cols/2) {
-		s.b.k.siluMul(d, x)
+		s.keep(s.b.k.siluMul(d, x))
 		d.fresh = d.shadow != nil
 	}
 }
@@ -411,7 +418,7 @@ func (s *stream) LogitStats(out []tensor.LogitStat, logits tensor.Buffer) {
 		return
 	}
 	if x.rows > 0 {
-		s.b.k.logitStats(out, x)
+		s.keep(s.b.k.logitStats(out, x))
 	}
 }
 

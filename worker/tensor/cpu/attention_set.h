@@ -1,0 +1,84 @@
+// Attention for one storage type F32.
+
+#define SCORES(MR)                                                 \
+	NOINLINE void SETNAME(scores_##MR)(state *s, long lane) {      \
+		int j = 0;                                                 \
+		for (; QK_TILES == 2 && j + 2 <= s->ntiles; j += 2) scores(MR, 2, F32, s, lane, j); \
+		for (; j < s->ntiles; j++) scores(MR, 1, F32, s, lane, j);      \
+	}
+SCORES(1) SCORES(2) SCORES(3) SCORES(4)
+
+#define GATHER(MR)                                                  \
+	NOINLINE void SETNAME(gather_##MR)(state *s, long lane) {       \
+		long c = 0, d = s->a->kv.d;                                 \
+		for (; PV_VECTORS == 4 && c + 64 <= d; c += 64) gather(MR, 4, F32, s, lane, c); \
+		for (; PV_VECTORS >= 2 && c + 32 <= d; c += 32) gather(MR, 2, F32, s, lane, c); \
+		for (; c < d; c += 16) gather(MR, 1, F32, s, lane, c);           \
+	}
+GATHER(1) GATHER(2) GATHER(3) GATHER(4)
+
+// attend handles the state's lanes. Positions rise with the lane, so the lanes
+// that see a block are neighbours.
+static void SETNAME(attend)(state *s) {
+	const ck_cache *c = &s->a->kv;
+	long last = tile_of(c, s->hi[s->lanes - 1] - 1) / BLOCK;
+	for (long block = tile_of(c, s->lo[0]) / BLOCK; block <= last; block++) {
+		long a = 0, b = s->lanes;
+		while (a < b && tile_of(c, s->hi[a] - 1) / BLOCK < block) a++;
+		while (b > a && tile_of(c, s->lo[b - 1]) / BLOCK > block) b--;
+		if (a == b) continue;
+		find(s, F32, block, s->lo[a], s->hi[b - 1]);
+		for (long i = a; i < b; i += 4) {
+			switch (least(4, b - i)) {
+			case 4: SETNAME(scores_4)(s, i); break;
+			case 3: SETNAME(scores_3)(s, i); break;
+			case 2: SETNAME(scores_2)(s, i); break;
+			default: SETNAME(scores_1)(s, i);
+			}
+		}
+		for (long i = a; i < b; i++) weigh(s, i);
+		for (long i = a; i < b; i += 4) {
+			switch (least(4, b - i)) {
+			case 4: SETNAME(gather_4)(s, i); break;
+			case 3: SETNAME(gather_3)(s, i); break;
+			case 2: SETNAME(gather_2)(s, i); break;
+			default: SETNAME(gather_1)(s, i);
+			}
+		}
+	}
+}
+
+static void SETNAME(attention_unit)(void *arg, long unit) {
+	const ck_attention *a = arg;
+	const ck_queries *u = &a->units[unit];
+	const long d = a->kv.d, per = a->heads / a->kv.kv_heads, ldx = (a->heads + 2 * a->kv.kv_heads) * d;
+	state s;
+	s.a = a;
+	s.u = u;
+	for (long from = 0; from < u->n * per; from += QUERIES) {
+		s.lanes = least(QUERIES, u->n * per - from);
+		for (long i = 0; i < s.lanes; i++) {
+			long t = (from + i) / per, h = u->kv_head * per + (from + i) % per;
+			s.q[i] = a->x + (u->row + t) * ldx + h * d;
+			s.out[i] = a->y + ((u->row + t) * a->heads + h) * d;
+			s.hi[i] = u->pos + t + 1;
+			s.lo[i] = a->window > 0 ? most(0, s.hi[i] - a->window) : 0;
+			s.top[i] = -__builtin_inff();
+			s.sum[i] = 0;
+			memset(s.out[i], 0, d * 4);
+		}
+		SETNAME(attend)(&s);
+		for (long i = 0; i < s.lanes; i++) {
+			long t = (from + i) / per, h = u->kv_head * per + (from + i) % per;
+			uint16_t *yb = a->yb ? a->yb + (u->row + t) * a->ldyb + h * d : 0;
+			for (long c = 0; c < d; c += 16) {
+				vm m = v_mask(0, d - c);
+				vf v = v_div(v_loadm(s.out[i] + c, m), v_set(s.sum[i]));
+				v_storem(s.out[i] + c, m, v);
+				keep_rounded(yb ? yb + c : 0, m, v);
+			}
+		}
+	}
+}
+
+static void SETNAME(attention)(ck_pool *pool, ck_attention *a) { ck_pool_run(pool, SETNAME(attention_unit), a, a->nunits); }

@@ -1,0 +1,242 @@
+// The inner loops of Linear and its LoRA terms, for every storage type ST.
+// The including file chooses the vectors (vec512.h or vec256.h) and defines
+// MR_MAX (rows of a block), MR_WIDE (rows up to which a block has both vectors
+// of a panel), SHRINK_MR (rows of a shrink), and DOTS for VDPBF16PS.
+
+enum { ST_BF16, ST_F32, ST_DOT };
+
+#define PANEL 32
+#define STEP 128        // bytes of a panel for one step: 2 inputs (bfloat16) or 1
+#define DEPTH 2048      // inputs in one pass when rows must be blocked
+#define ROW_BYTES (256 << 10) // rows that share a panel while they are in L2
+#define UNIT_BYTES (64 << 10) // weights in one unit of work
+#define AHEAD 2048      // prefetch distance in bytes when a panel is read once
+#define SHRINK_ROWS 32  // rows in one shrink unit
+#define LANES 4         // accumulators of a shrink sum
+
+AI long least(long a, long b) { return a < b ? a : b; }
+AI long most(long a, long b) { return a > b ? a : b; }
+AI long up(long a, long b) { return (a + b - 1) / b; }
+
+AI long depth_steps(const int ST, long k) { return ST == ST_F32 ? k : up(k, 2); }
+
+// block is one register block: rows of x times (half) a panel.
+typedef struct {
+	const char *x;   // first row at the first step
+	long ldx;        // bytes
+	const char *w;   // panel at the first step
+	const char *next; // what to prefetch, spread over the steps
+	long stride;     // bytes of next per step
+	long steps;      // whole steps
+	int odd;         // then one more input
+	int load;        // continue the sums in y
+	float *y;
+	long ldy;
+	int cols;        // valid columns of the panel
+	const float *bias; // of the panel, added at the end; or NULL
+} block;
+
+// step adds one step's products. ST_BF16 adds the even input, then the odd one:
+// two roundings in a fixed order.
+AI void step(const int MR, const int NV, const int ST, vf acc[][2], const char *x, long ldx, const char *w) {
+	if (ST == ST_F32) {
+		vf b[2];
+#pragma GCC unroll 2
+		for (int v = 0; v < NV; v++) b[v] = v_load((const float *)(w + 64 * v));
+#pragma GCC unroll 16
+		for (int i = 0; i < MR; i++) {
+			vf a = v_set(*(const float *)(x + i * ldx));
+#pragma GCC unroll 2
+			for (int v = 0; v < NV; v++) acc[i][v] = v_fma(a, b[v], acc[i][v]);
+		}
+	}
+	if (ST == ST_BF16) {
+		vf even[2], odd[2];
+#pragma GCC unroll 2
+		for (int v = 0; v < NV; v++) v_wide2((const uint16_t *)(w + 64 * v), &even[v], &odd[v]);
+#pragma GCC unroll 16
+		for (int i = 0; i < MR; i++) {
+			vf a = v_set(*(const float *)(x + i * ldx));
+#pragma GCC unroll 2
+			for (int v = 0; v < NV; v++) acc[i][v] = v_fma(a, even[v], acc[i][v]);
+		}
+#pragma GCC unroll 16
+		for (int i = 0; i < MR; i++) {
+			vf a = v_set(*(const float *)(x + i * ldx + 4));
+#pragma GCC unroll 2
+			for (int v = 0; v < NV; v++) acc[i][v] = v_fma(a, odd[v], acc[i][v]);
+		}
+	}
+#ifdef DOTS
+	if (ST == ST_DOT) {
+		__m512bh b[2];
+#pragma GCC unroll 2
+		for (int v = 0; v < NV; v++) b[v] = (__m512bh)_mm512_loadu_si512(w + 64 * v);
+#pragma GCC unroll 16
+		for (int i = 0; i < MR; i++) {
+			__m512bh a = (__m512bh)_mm512_set1_epi32(*(const int *)(x + i * ldx));
+#pragma GCC unroll 2
+			for (int v = 0; v < NV; v++) acc[i][v] = _mm512_dpbf16_ps(acc[i][v], b[v], a);
+		}
+	}
+#endif
+}
+
+// odd_step adds the last input of an odd depth.
+AI void odd_step(const int MR, const int NV, vf acc[][2], const char *x, long ldx, const char *w) {
+#pragma GCC unroll 2
+	for (int v = 0; v < NV; v++) {
+		vf even, odd;
+		v_wide2((const uint16_t *)(w + 64 * v), &even, &odd);
+#pragma GCC unroll 16
+		for (int i = 0; i < MR; i++) acc[i][v] = v_fma(v_set(*(const float *)(x + i * ldx)), even, acc[i][v]);
+	}
+}
+
+AI void store(const int MR, const int NV, vf acc[][2], const block *b, int from) {
+#pragma GCC unroll 2
+	for (int v = 0; v < NV; v++) {
+		int c = from + 16 * v;
+		vm m = v_mask(0, b->cols - c);
+		vf add = b->bias ? v_loadm(b->bias + c, m) : v_zero();
+#pragma GCC unroll 16
+		for (int i = 0; i < MR; i++) {
+			vf s = b->bias ? v_add(acc[i][v], add) : acc[i][v];
+			v_storem(b->y + i * b->ldy + c, m, s);
+		}
+	}
+}
+
+// run computes NV vectors of a block from column from.
+AI void run(const int MR, const int NV, const int ST, const block *b, int from, int fetch) {
+	vf acc[MR_MAX][2];
+#pragma GCC unroll 2
+	for (int v = 0; v < NV; v++) {
+		vm m = v_mask(0, b->cols - from - 16 * v);
+#pragma GCC unroll 16
+		for (int i = 0; i < MR; i++) acc[i][v] = b->load ? v_loadm(b->y + i * b->ldy + from + 16 * v, m) : v_zero();
+	}
+	const char *x = b->x, *w = b->w + 4 * from, *next = b->next;
+	const long ldx = b->ldx, stride = b->stride, inputs = ST == ST_BF16 ? 8 : 4;
+	for (const char *end = w + b->steps * STEP; w < end; w += STEP) {
+		if (fetch) {
+			_mm_prefetch(next, _MM_HINT_T0);
+			_mm_prefetch(next + 64, _MM_HINT_T0);
+			next += stride;
+		}
+		step(MR, NV, ST, acc, x, ldx, w);
+		x += inputs;
+	}
+	if (ST == ST_BF16 && b->odd) odd_step(MR, NV, acc, x, ldx, w);
+	store(MR, NV, acc, b, from);
+}
+
+// plan is a Linear cut into units: first the shrinks, then panels times rows.
+typedef struct {
+	ck_linear *a;
+	const char *x;
+	long ldx;     // bytes
+	long panel;   // bytes
+	long group;   // panels in a unit
+	long rows;    // rows in a unit
+	long chunks;  // units of rows
+	long shrinks; // shrink units
+	_Atomic long left; // shrink units not done
+} plan;
+
+// shrink_rows writes s [MR, n] of one group of n ranks. a is the group.
+AI void shrink_rows(const int MR, const int ST, const plan *p, const ck_term *t, long row, long rank, long n, const char *a) {
+	vf acc[SHRINK_MR][LANES];
+	for (int i = 0; i < MR; i++)
+		for (int u = 0; u < LANES; u++) acc[i][u] = v_zero();
+	const vm m = v_mask(0, n);
+	const long k = p->a->k, ldx = p->ldx, pairs = ST == ST_DOT ? up(k, 2) : k / 2;
+	const char *x = p->x + row * ldx;
+	for (long at = 0; at < pairs; at += LANES) {
+#pragma GCC unroll 4
+		for (int u = 0; u < LANES; u++) {
+			if (at + u >= pairs) break;
+			const char *w = a + (at + u) * n * (ST == ST_F32 ? 8 : 4);
+			_mm_prefetch(w + AHEAD, _MM_HINT_T0);
+			vf even, odd;
+			if (ST == ST_F32) {
+				_mm_prefetch(w + AHEAD + 64, _MM_HINT_T0);
+				even = v_loadm((const float *)w, m);
+				odd = v_loadm((const float *)w + n, m);
+			}
+			if (ST == ST_BF16) v_wide2m((const uint16_t *)w, m, &even, &odd);
+#pragma GCC unroll 4
+			for (int i = 0; i < MR; i++) {
+#ifdef DOTS
+				if (ST == ST_DOT) {
+					__m512bh xv = (__m512bh)_mm512_set1_epi32(*(const int *)(x + i * ldx + (at + u) * 4));
+					acc[i][u] = _mm512_dpbf16_ps(acc[i][u], (__m512bh)_mm512_maskz_loadu_epi32(m, w), xv);
+					continue;
+				}
+#endif
+				const float *xf = (const float *)(x + i * ldx) + 2 * (at + u);
+				acc[i][u] = v_fma(v_set(xf[0]), even, acc[i][u]);
+				acc[i][u] = v_fma(v_set(xf[1]), odd, acc[i][u]);
+			}
+		}
+	}
+	if (ST != ST_DOT && (k & 1)) { // pair number pairs has one input
+		const char *w = a + pairs * n * (ST == ST_F32 ? 8 : 4);
+		vf even, odd;
+		if (ST == ST_F32) even = v_loadm((const float *)w, m);
+		else v_wide2m((const uint16_t *)w, m, &even, &odd);
+		for (int i = 0; i < MR; i++) {
+			vf xv = v_set(((const float *)(x + i * ldx))[k - 1]);
+#pragma GCC unroll 4
+			for (int u = 0; u < LANES; u++)
+				if (u == pairs % LANES) acc[i][u] = v_fma(xv, even, acc[i][u]);
+		}
+	}
+	for (int i = 0; i < MR; i++) {
+		vf s = v_add(v_add(acc[i][0], acc[i][1]), v_add(acc[i][2], acc[i][3]));
+		v_storem(t->s + (row + i - t->start) * t->rank + rank, m, v_mul(s, v_set(t->scale)));
+	}
+}
+
+// expand_rows adds B·s of one panel of B to MR rows. y and s are the first
+// row's; lanes [lo, hi) of the panel count.
+AI void expand_rows(const int MR, const int wide, const float *s, long lds, const char *b, long rank, float *y, long ldy, int lo, int hi) {
+	vf acc[4][2];
+	for (int i = 0; i < MR; i++) acc[i][0] = acc[i][1] = v_zero();
+	if (wide) { // float32
+		for (long r = 0; r < rank; r++, b += STEP) {
+			vf b0 = v_load((const float *)b), b1 = v_load((const float *)b + 16);
+#pragma GCC unroll 4
+			for (int i = 0; i < MR; i++) {
+				vf sv = v_set(s[i * lds + r]);
+				acc[i][0] = v_fma(sv, b0, acc[i][0]);
+				acc[i][1] = v_fma(sv, b1, acc[i][1]);
+			}
+		}
+	} else {
+		for (long r = 0; r < rank; r += 2, b += STEP) {
+			vf e0, o0, e1, o1;
+			v_wide2((const uint16_t *)b, &e0, &o0);
+			v_wide2((const uint16_t *)b + 32, &e1, &o1);
+#pragma GCC unroll 4
+			for (int i = 0; i < MR; i++) {
+				vf sv = v_set(s[i * lds + r]);
+				acc[i][0] = v_fma(sv, e0, acc[i][0]);
+				acc[i][1] = v_fma(sv, e1, acc[i][1]);
+				if (r + 1 == rank) continue;
+				sv = v_set(s[i * lds + r + 1]);
+				acc[i][0] = v_fma(sv, o0, acc[i][0]);
+				acc[i][1] = v_fma(sv, o1, acc[i][1]);
+			}
+		}
+	}
+	for (int v = 0; v < 2; v++) {
+		vm m = v_mask(lo - 16 * v, hi - 16 * v);
+		for (int i = 0; i < MR; i++) {
+			float *at = y + i * ldy + 16 * v;
+			v_storem(at, m, v_add(v_loadm(at, m), acc[i][v]));
+		}
+	}
+}
+
+#define NOINLINE static __attribute__((noinline))

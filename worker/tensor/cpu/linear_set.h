@@ -1,0 +1,144 @@
+// Linear of one storage type ST; names are made by SETNAME.
+
+#define ONE(MR)                                                                \
+	NOINLINE void SETNAME(block_##MR)(const block *b) {                        \
+		if (MR <= MR_WIDE) {                                                   \
+			run(MR, 2, ST, b, 0, 1);                                           \
+		} else {                                                               \
+			run(MR, 1, ST, b, 0, 1);                                           \
+			if (b->cols > 16) run(MR, 1, ST, b, 16, 0);                        \
+		}                                                                      \
+	}
+ONE(1) ONE(2) ONE(3) ONE(4) ONE(5)
+#if MR_MAX > 5
+ONE(6) ONE(7) ONE(8) ONE(9) ONE(10) ONE(11) ONE(12)
+#endif
+
+static void (*const SETNAME(blocks)[])(const block *) = {
+	0, SETNAME(block_1), SETNAME(block_2), SETNAME(block_3), SETNAME(block_4), SETNAME(block_5),
+#if MR_MAX > 5
+	SETNAME(block_6), SETNAME(block_7), SETNAME(block_8), SETNAME(block_9), SETNAME(block_10), SETNAME(block_11), SETNAME(block_12),
+#endif
+};
+
+// multiply writes rows [r0, r1) of panels [p0, p1).
+static void SETNAME(multiply)(const plan *p, long r0, long r1, long p0, long p1) {
+	const ck_linear *a = p->a;
+	long n = r1 - r0, blocks = up(n, MR_MAX);
+	long depth = blocks > 1 ? DEPTH : a->k;
+	for (long panel = p0; panel < p1; panel++) {
+		const char *w = (const char *)a->w + panel * p->panel;
+		for (long k = 0; k < a->k; k += depth) {
+			long end = least(k + depth, a->k);
+			block b = {
+				.ldx = p->ldx, .w = w + depth_steps(ST, k) * STEP, .ldy = a->n, .load = k > 0,
+				.cols = (int)least(PANEL, a->n - panel * PANEL),
+				.steps = ST == ST_BF16 ? (end - k) / 2 : depth_steps(ST, end - k), .odd = (end - k) & 1,
+				.bias = a->bias && end == a->k ? a->bias + panel * PANEL : 0,
+			};
+			// Rows after the first find the panel in cache and fetch the next one.
+			long bytes = depth_steps(ST, end - k) * STEP;
+			b.stride = up(STEP, blocks);
+			for (long i = 0; i < blocks; i++) {
+				long row = r0 + i * n / blocks, rows = r0 + (i + 1) * n / blocks - row;
+				b.next = blocks == 1 ? b.w + AHEAD : b.w + bytes + i * bytes / blocks;
+				b.x = p->x + row * p->ldx + k * (ST == ST_DOT ? 2 : 4);
+				b.y = a->y + row * a->n + panel * PANEL;
+				SETNAME(blocks)[rows](&b);
+			}
+		}
+	}
+}
+
+NOINLINE void SETNAME(shrink)(const plan *p, const ck_term *t, long r0, long r1) {
+	const long even = depth_steps(ST, p->a->k) * 4;
+	for (long rank = 0; rank < t->rank; rank += 16) {
+		long n = least(16, t->rank - rank), row = r0;
+		const char *a = (const char *)t->a + rank * even;
+#if SHRINK_MR >= 4
+		for (; row + 4 <= r1; row += 4) shrink_rows(4, ST, p, t, row, rank, n, a);
+#endif
+#if SHRINK_MR >= 2
+		for (; row + 2 <= r1; row += 2) shrink_rows(2, ST, p, t, row, rank, n, a);
+#endif
+		for (; row < r1; row++) shrink_rows(1, ST, p, t, row, rank, n, a);
+	}
+}
+
+// expand adds a term's contribution to rows [r0, r1) and columns [c0, c1) of y
+// [.., ldy], which lie inside the term. s is the intermediate of row r0.
+NOINLINE void SETNAME(expand)(const ck_term *t, const float *s, float *y, long ldy, long r0, long r1, long c0, long c1) {
+	const int wide = ST == ST_F32;
+	long size = (wide ? t->rank : up(t->rank, 2)) * STEP;
+	for (long c = (c0 - t->offset) / PANEL * PANEL; t->rank && c < c1 - t->offset; c += PANEL) {
+		const char *b = (const char *)t->b + c / PANEL * size;
+		int lo = (int)most(0, c0 - t->offset - c), hi = (int)least(PANEL, c1 - t->offset - c);
+		float *at = y + r0 * ldy + t->offset + c;
+		long i = 0, n = r1 - r0;
+#if SHRINK_MR >= 4
+		for (; i + 4 <= n; i += 4) expand_rows(4, wide, s + i * t->rank, t->rank, b, t->rank, at + i * ldy, ldy, lo, hi);
+#endif
+		for (; i + 2 <= n; i += 2) expand_rows(2, wide, s + i * t->rank, t->rank, b, t->rank, at + i * ldy, ldy, lo, hi);
+		for (; i < n; i++) expand_rows(1, wide, s + i * t->rank, t->rank, b, t->rank, at + i * ldy, ldy, lo, hi);
+	}
+	if (!t->bias) return;
+	for (long r = r0; r < r1; r++)
+		for (long c = c0; c < c1; c++) y[r * ldy + c] += t->bias[c - t->offset];
+}
+
+// fetch_b asks for the part of B that a unit will need, before it multiplies:
+// the pieces are too short for the processor to see a stream.
+static void SETNAME(fetch)(const ck_term *t, long c0, long c1) {
+	long size = (ST == ST_F32 ? t->rank : up(t->rank, 2)) * STEP;
+	const char *from = (const char *)t->b + (c0 - t->offset) / PANEL * size;
+	const char *to = (const char *)t->b + up(c1 - t->offset, PANEL) * size;
+	for (; from < to; from += 64) _mm_prefetch(from, _MM_HINT_T1);
+}
+
+static void SETNAME(unit)(void *arg, long unit) {
+	plan *p = arg;
+	ck_linear *a = p->a;
+	if (unit < p->shrinks) {
+		const ck_term *t = a->terms;
+		while (t + 1 < a->terms + a->nterms && t[1].unit0 <= unit) t++;
+		long r0 = t->start + (unit - t->unit0) * SHRINK_ROWS;
+		SETNAME(shrink)(p, t, r0, least(r0 + SHRINK_ROWS, t->end));
+		p->left--;
+		return;
+	}
+	unit -= p->shrinks;
+	long p0 = unit / p->chunks * p->group, p1 = least(p0 + p->group, up(a->n, PANEL));
+	long r0 = unit % p->chunks * p->rows, r1 = least(r0 + p->rows, a->m);
+	long c0 = p0 * PANEL, c1 = least(p1 * PANEL, a->n);
+	for (int pass = 0; pass < 2; pass++) {
+		for (ck_term *t = a->terms; t < a->terms + a->nterms; t++) {
+			long tr0 = most(r0, t->start), tr1 = least(r1, t->end);
+			long tc0 = most(c0, t->offset), tc1 = least(c1, t->offset + t->out);
+			if (tr0 >= tr1 || tc0 >= tc1) continue;
+			if (pass == 0) SETNAME(fetch)(t, tc0, tc1);
+			else SETNAME(expand)(t, t->s + (tr0 - t->start) * t->rank, a->y, a->n, tr0, tr1, tc0, tc1);
+		}
+		if (pass == 1) return;
+		SETNAME(multiply)(p, r0, r1, p0, p1);
+		// Shrink units start before all others, so some thread is busy with them.
+		while (p->left) _mm_pause();
+	}
+}
+
+void SETNAME(linear)(ck_pool *pool, ck_linear *a) {
+	plan p = {.a = a, .panel = depth_steps(ST, a->k) * STEP};
+	p.x = ST == ST_DOT ? (const char *)a->xb : (const char *)a->x;
+	p.ldx = ST == ST_DOT ? a->ldxb * 2 : a->k * 4;
+	for (ck_term *t = a->terms; t < a->terms + a->nterms; t++) {
+		t->unit0 = p.shrinks;
+		if (t->rank) p.shrinks += up(t->end - t->start, SHRINK_ROWS);
+	}
+	p.left = p.shrinks;
+	long panels = up(a->n, PANEL);
+	p.rows = most(ROW_BYTES / (least(a->k, DEPTH) * (ST == ST_DOT ? 2 : 4)), 2 * MR_MAX) / MR_MAX * MR_MAX;
+	p.chunks = up(a->m, p.rows);
+	p.rows = up(up(a->m, p.chunks), MR_MAX) * MR_MAX;
+	p.chunks = up(a->m, p.rows);
+	p.group = most(1, least(UNIT_BYTES / p.panel, panels * p.chunks / (4 * a->threads)));
+	ck_pool_run(pool, SETNAME(unit), &p, p.shrinks + up(panels, p.group) * p.chunks);
+}
