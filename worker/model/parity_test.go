@@ -265,10 +265,15 @@ func TestAdapterParity(t *testing.T) {
 					t.Fatal(err)
 				}
 				if err := model.CheckFullEmbeddings(ckpt, a); err != nil {
-					if c.Optional && errors.Is(err, model.ErrBaseChanged) {
+					// The one kind of adapter that PEFT serves and Chorale, with one
+					// base for all, refuses: see docs/limits.md.
+					if c.Name == "embed-full-changed" && errors.Is(err, model.ErrBaseChanged) {
 						return
 					}
 					t.Fatal(err)
+				}
+				if c.Name == "embed-full-changed" {
+					t.Fatal("an adapter with other base weights was accepted")
 				}
 				p, err := model.Pack(m, a)
 				if err != nil {

@@ -1,0 +1,248 @@
+package workers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"chorale/internal/checkpoint"
+	"chorale/internal/peft"
+	"chorale/internal/safetensors"
+	pb "chorale/proto/gen/chorale/v1"
+	"chorale/worker/engine"
+	"chorale/worker/lora"
+	"chorale/worker/model"
+)
+
+// Description is what a worker tells of itself beyond its engine.
+type Description struct {
+	Incarnation, Version, Device string
+	ModelType                    string
+	Architectures                []string
+	DType                        string
+	Fingerprint                  string
+	// MaxLoRARank bounds adapters' ranks; Targets their modules, nil for all.
+	MaxLoRARank int
+	Targets     []string
+	LoRAEnabled bool
+	// MaxAdapterBytes bounds what one push may bring.
+	MaxAdapterBytes int64
+}
+
+// Server is WorkerService over an engine.
+type Server struct {
+	pb.UnimplementedWorkerServiceServer
+	e    *engine.Engine
+	ckpt *checkpoint.Checkpoint
+	d    Description
+}
+
+// NewServer makes a server. The checkpoint stays open as long as it serves.
+func NewServer(e *engine.Engine, c *checkpoint.Checkpoint, d Description) *Server {
+	return &Server{e: e, ckpt: c, d: d}
+}
+
+var kindNames = map[peft.ModuleKind]string{peft.Linear: "linear", peft.Embedding: "embedding", peft.Head: "head"}
+
+// DescribeWorker tells model and limits.
+func (s *Server) DescribeWorker(context.Context, *pb.DescribeWorkerRequest) (*pb.DescribeWorkerResponse, error) {
+	o, spec := s.e.Options(), &s.e.Model().Spec
+	out := &pb.DescribeWorkerResponse{
+		Incarnation: s.d.Incarnation, Version: s.d.Version, Device: s.d.Device, ModelDigest: s.d.Fingerprint,
+		ModelType: s.d.ModelType, Architectures: s.d.Architectures, ContextLength: int32(o.Context),
+		VocabSize: int32(spec.Vocab), Parameters: spec.Parameters(), Dtype: s.d.DType, EosTokenIds: o.EOS,
+		MaxLorasPerBatch: int32(o.MaxAdapters), MaxResidentLoras: int32(o.MaxResident), MaxLoraRank: int32(s.d.MaxLoRARank),
+		MaxRunning: int32(o.MaxRunning), KvPages: int32(o.Pages), PageSize: pageSize, LoraEnabled: s.d.LoRAEnabled,
+	}
+	for _, m := range model.Modules(spec) {
+		out.Modules = append(out.Modules, &pb.ModelModule{
+			Name: m.Name, In: int32(m.In), Out: int32(m.Out), Kind: kindNames[m.Kind], HasBias: m.HasBias,
+		})
+	}
+	return out, nil
+}
+
+// Connect carries one router's sequences until it or the engine goes.
+func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.ConnectResponse]) error {
+	c := s.e.Connect()
+	defer c.Close()
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	gone := make(chan error, 1)
+	go func() {
+		gone <- down(stream, c)
+		cancel()
+	}()
+	for {
+		m, err := c.Recv(ctx)
+		if errors.Is(err, engine.ErrClosed) {
+			return status.Error(codes.Unavailable, "worker is stopping")
+		}
+		if err != nil {
+			if err := <-gone; err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
+			return nil
+		}
+		out := &pb.ConnectResponse{Status: statusProto(&m.Status), Outputs: make([]*pb.SequenceOutput, len(m.Outputs))}
+		for i := range m.Outputs {
+			out.Outputs[i] = outputProto(&m.Outputs[i])
+		}
+		if err := stream.Send(out); err != nil {
+			return err
+		}
+	}
+}
+
+// down passes the router's messages to the engine.
+func down(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.ConnectResponse], c *engine.Conn) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		switch m := m.GetMessage().(type) {
+		case *pb.ConnectRequest_Submit:
+			reqs := make([]engine.Request, len(m.Submit.GetSequences()))
+			for i, q := range m.Submit.GetSequences() {
+				reqs[i] = engineRequest(q)
+			}
+			c.Submit(reqs)
+		case *pb.ConnectRequest_Abort:
+			c.Abort(m.Abort.GetIds())
+		}
+	}
+}
+
+// maxPush bounds an adapter when no other bound is set.
+const maxPush = 8 << 30
+
+// PushAdapter receives an adapter, checks it once more and puts it into host
+// memory.
+func (s *Server) PushAdapter(stream grpc.ClientStreamingServer[pb.PushAdapterRequest, pb.PushAdapterResponse]) error {
+	if !s.d.LoRAEnabled {
+		return status.Error(codes.FailedPrecondition, "LoRA is not enabled")
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	h := first.GetHeader()
+	if h == nil || h.GetDigest() == "" {
+		return status.Error(codes.InvalidArgument, "the first message must be a header with a digest")
+	}
+	weights, err := s.receive(stream, h.GetWeightsSize())
+	if err != nil {
+		return err
+	}
+	host, err := s.host(h, weights)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := s.e.PutAdapter(stream.Context(), host); err != nil {
+		return engineError(err)
+	}
+	return stream.SendAndClose(&pb.PushAdapterResponse{HostBytes: host.Bytes})
+}
+
+// receive collects the weights. Memory grows with the bytes that come, not
+// with what the header claims.
+func (s *Server) receive(stream grpc.ClientStreamingServer[pb.PushAdapterRequest, pb.PushAdapterResponse], size int64) ([]byte, error) {
+	limit := s.d.MaxAdapterBytes
+	if limit <= 0 {
+		limit = maxPush
+	}
+	if size < 0 || size > limit {
+		return nil, status.Errorf(codes.ResourceExhausted, "adapter weights of %d bytes, at most %d", size, limit)
+	}
+	var buf bytes.Buffer
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if int64(buf.Len()+len(m.GetChunk())) > size {
+			return nil, status.Errorf(codes.InvalidArgument, "more than the %d bytes announced", size)
+		}
+		buf.Write(m.GetChunk())
+	}
+	if int64(buf.Len()) != size {
+		return nil, status.Errorf(codes.DataLoss, "%d bytes of the %d announced", buf.Len(), size)
+	}
+	return buf.Bytes(), nil
+}
+
+// host binds the adapter's tensors to this model.
+func (s *Server) host(h *pb.PushAdapterHeader, weights []byte) (lora.Host, error) {
+	digest, err := peft.Digest(h.GetConfig(), bytes.NewReader(weights))
+	if err != nil {
+		return lora.Host{}, err
+	}
+	if digest != h.GetDigest() {
+		return lora.Host{}, fmt.Errorf("digest is %s, announced %s", digest, h.GetDigest())
+	}
+	cfg, err := peft.ParseConfig(h.GetConfig())
+	if err != nil {
+		return lora.Host{}, err
+	}
+	f, err := safetensors.Parse(weights)
+	if err != nil {
+		return lora.Host{}, err
+	}
+	m := s.e.Model()
+	a, err := peft.Bind(cfg, f, model.Modules(&m.Spec), peft.Limits{MaxRank: s.d.MaxLoRARank, TargetModules: s.d.Targets})
+	if err != nil {
+		return lora.Host{}, err
+	}
+	if err := model.CheckFullEmbeddings(s.ckpt, a); err != nil {
+		return lora.Host{}, err
+	}
+	return lora.Host{
+		Digest: digest, Bytes: int64(len(weights)), Pinned: h.GetPinned(),
+		Pack: func() (lora.Packed, error) { return model.Pack(m, a) },
+	}, nil
+}
+
+// DropAdapter removes a digest once nobody uses it.
+func (s *Server) DropAdapter(ctx context.Context, r *pb.DropAdapterRequest) (*pb.DropAdapterResponse, error) {
+	if err := s.e.DropAdapter(ctx, r.GetDigest(), r.GetForce()); err != nil {
+		return nil, engineError(err)
+	}
+	return &pb.DropAdapterResponse{}, nil
+}
+
+// ListWorkerAdapters lists both tiers.
+func (s *Server) ListWorkerAdapters(ctx context.Context, _ *pb.ListWorkerAdaptersRequest) (*pb.ListWorkerAdaptersResponse, error) {
+	list, err := s.e.Adapters(ctx)
+	if err != nil {
+		return nil, engineError(err)
+	}
+	out := &pb.ListWorkerAdaptersResponse{Incarnation: s.d.Incarnation}
+	for _, a := range list {
+		out.Adapters = append(out.Adapters, &pb.WorkerAdapter{
+			Digest: a.Digest, Resident: a.Resident, Pinned: a.Pinned, Leases: int32(a.Leases),
+			HostBytes: a.HostBytes, DeviceBytes: a.DeviceBytes,
+		})
+	}
+	return out, nil
+}
+
+func engineError(err error) error {
+	switch {
+	case errors.Is(err, engine.ErrClosed):
+		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	default:
+		return status.Error(codes.Internal, err.Error())
+	}
+}
