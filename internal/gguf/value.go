@@ -31,8 +31,19 @@ var valueTypes = [...]struct {
 	name string
 	size uint64 // of a scalar, in bytes; 0: varies
 }{
-	{"uint8", 1}, {"int8", 1}, {"uint16", 2}, {"int16", 2}, {"uint32", 4}, {"int32", 4}, {"float32", 4},
-	{"bool", 1}, {"string", 0}, {"array", 0}, {"uint64", 8}, {"int64", 8}, {"float64", 8},
+	{"uint8", 1},
+	{"int8", 1},
+	{"uint16", 2},
+	{"int16", 2},
+	{"uint32", 4},
+	{"int32", 4},
+	{"float32", 4},
+	{"bool", 1},
+	{"string", 0},
+	{"array", 0},
+	{"uint64", 8},
+	{"int64", 8},
+	{"float64", 8},
 }
 
 // String returns the type's name, for instance "uint32".
