@@ -139,26 +139,23 @@ func idOr(vocab map[string]int32, token string, fallback int32) int32 {
 
 func (m *bpe) encode(dst []int32, word string, _ bool) []int32 {
 	if m.split == nil {
-		return m.word(dst, word)
+		return m.cache.encode(dst, word, m.word)
 	}
 	for word != "" {
 		n := m.split.next(word)
-		dst = m.word(dst, word[:n])
+		dst = m.cache.encode(dst, word[:n], m.word)
 		word = word[n:]
 	}
 	return dst
 }
 
+// word encodes one word that the cache does not know.
 func (m *bpe) word(dst []int32, w string) []int32 {
 	if m.words != nil {
 		if id, ok := m.words[w]; ok {
 			return append(dst, id)
 		}
 	}
-	return m.cache.encode(dst, w, m.merge)
-}
-
-func (m *bpe) merge(dst []int32, w string) []int32 {
 	var buf [128]int32
 	symbols := buf[:0]
 	if m.byteLevel {

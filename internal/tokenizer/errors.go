@@ -18,11 +18,17 @@ var (
 
 // UnsupportedError names the component that a vocabulary asks for in vain.
 type UnsupportedError struct {
-	Part string // "normalizer", "pre_tokenizer", "model", "post_processor", "decoder", "gguf model", "gguf pre"
-	Name string // the component's own name, as the file spells it
+	// Part is "normalizer", "pre_tokenizer", "model", "post_processor",
+	// "decoder", "regular expression", "gguf model" or "gguf pre".
+	Part   string
+	Name   string // the component's own name, as the file spells it
+	Reason error  // why not, if there is more to say; may be nil
 }
 
 func (e *UnsupportedError) Error() string {
+	if e.Reason != nil {
+		return fmt.Sprintf("%v: %s %q: %v", ErrUnsupported, e.Part, e.Name, e.Reason)
+	}
 	return fmt.Sprintf("%v: %s %q", ErrUnsupported, e.Part, e.Name)
 }
 

@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"math"
+	"slices"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -118,7 +119,7 @@ func (v *GGUFVocab) special(id int32) bool {
 // ggufTokens fills the table of ids. Two normal tokens must differ; of other
 // equal spellings (padding entries) the first has the name.
 func (t *Tokenizer) ggufTokens(v *GGUFVocab) error {
-	t.tokens = v.Tokens
+	t.tokens = slices.Clone(v.Tokens)
 	t.kinds = make([]tokenKind, len(v.Tokens))
 	t.ids = make(map[string]int32, len(v.Tokens))
 	for i, token := range v.Tokens {

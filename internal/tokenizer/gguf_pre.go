@@ -37,7 +37,7 @@ func ggufPreTokenizer(name string) (*ggufPre, error) {
 	case "deepseek-v3":
 		patterns = []string{patDeepSeekNumber, patDeepSeekKanji, patDeepSeekWord}
 	case "deepseek-llm":
-		patterns = []string{"[\r\n]", ggufDeepSeekWord, ggufDeepSeekPunct, `\s+$`, ggufDeepSeekCJK, `\p{N}+`}
+		patterns = []string{"[\r\n]", ggufDeepSeekWord, ggufDeepSeekPunct, patTrailingSpace, ggufDeepSeekCJK, `\p{N}+`}
 	case "deepseek-coder":
 		patterns = []string{"[\r\n]", `\s?\p{L}+`, `\s?\p{P}+`, ggufDeepSeekCJK, `\p{N}`}
 	case "falcon":
@@ -59,6 +59,7 @@ func ggufPreTokenizer(name string) (*ggufPre, error) {
 const (
 	ggufDefaultPunct  = `[\p{P}\$\+<=>\^~\|]+`
 	ggufDeepSeekPunct = `\s?[!-/:-~！-／：-～‘-‟　-。]+`
+	patTrailingSpace  = `\s+$`
 	ggufDeepSeekCJK   = `[一-龥ࠀ-一가-퟿]+`
 	// The letters of alphabets with upper and lower case. Those that Unicode
 	// normalization would change are escaped.

@@ -26,6 +26,8 @@ func matchRegex(pattern string) (matcher, error) {
 		return matchKanji, nil
 	case patDeepSeekWord:
 		return matchDeepSeekWords, nil
+	case patTrailingSpace:
+		return matchTrailingSpace, nil
 	case `\p{N}`:
 		return matchRunes(isDigitRune), nil
 	}
@@ -43,11 +45,22 @@ func matchScanner(scan scanner) matcher {
 	}
 }
 
+// compileRegex reads a pattern as the reference's engine (Oniguruma with Ruby
+// syntax) does: ^ and $ are borders of lines. What .NET syntax lacks of it,
+// like possessive quantifiers, is not supported.
+func compileRegex(pattern string) (*regexp2.Regexp, error) {
+	re, err := regexp2.Compile(pattern, regexp2.Multiline)
+	if err != nil {
+		return nil, &UnsupportedError{Part: "regular expression", Name: pattern, Reason: err}
+	}
+	return re, nil
+}
+
 // matchRegexp2 is the fallback for patterns without a scanner.
 func matchRegexp2(pattern string) (matcher, error) {
-	re, err := regexp2.Compile(pattern, regexp2.None)
+	re, err := compileRegex(pattern)
 	if err != nil {
-		return nil, malformed("pattern %q: %w", pattern, err)
+		return nil, err
 	}
 	return func(dst []span, s string) []span {
 		runes := []rune(s)
@@ -122,6 +135,28 @@ func matchWhitespaceWords(dst []span, s string) []span {
 	}
 	if open != 0 {
 		dst = append(dst, span{start, len(s)})
+	}
+	return dst
+}
+
+// matchTrailingSpace is `\s+$`: of each run of white space, all at the end of
+// the text, else what precedes its last line break. An expression would try
+// every space of a long run in vain.
+func matchTrailingSpace(dst []span, s string) []span {
+	for i := 0; i < len(s); {
+		_, n, c := classAt(s, i)
+		if c&clsSpace == 0 {
+			i += n
+			continue
+		}
+		end := spanAll(s, i, clsSpace)
+		if end == len(s) {
+			return append(dst, span{i, end})
+		}
+		if k := strings.LastIndexByte(s[i:end], '\n'); k > 0 {
+			dst = append(dst, span{i, i + k})
+		}
+		i = end
 	}
 	return dst
 }

@@ -130,9 +130,9 @@ func replaceLiteral(old, new string) normalizer {
 
 // replaceRegex replaces every match by text, taken literally.
 func replaceRegex(pattern, text string) (normalizer, error) {
-	re, err := regexp2.Compile(pattern, regexp2.None)
+	re, err := compileRegex(pattern)
 	if err != nil {
-		return nil, malformed("pattern %q: %w", pattern, err)
+		return nil, err
 	}
 	return func(s string) string {
 		out, err := re.ReplaceFunc(s, func(regexp2.Match) string { return text }, -1, -1)

@@ -96,6 +96,7 @@ def build(texts):
     t.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
     out["deepseek"] = bpe(texts, P.Sequence([split(p) for p in DEEPSEEK] + [raw]), **byte)
     out["tekken"] = bpe(texts, P.Sequence([split(TEKKEN, "removed", True), raw]), **byte)
+    out["lines"] = bpe(texts, P.Sequence([split(r"\s+$"), split(r"^[a-z]|[;{]$", "merged_with_next"), split(r"\w+?\b"), raw]), **byte)
     out["falcon"] = bpe(texts, P.Sequence([P.Punctuation("contiguous"), P.ByteLevel(add_prefix_space=False), P.Digits(False),
                                            split("[0-9][0-9][0-9]")]), **byte)
     out["sentencepiece"] = wrap(bpe(texts, None, sp, N.Sequence([N.Prepend("▁"), N.Replace(" ", "▁")]), size=700, bytes_=BYTES,
