@@ -103,3 +103,27 @@ func BenchmarkFromJSON(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkEncodeMixed encodes the whole corpus, string by string: all scripts,
+// random code points, few words twice.
+func BenchmarkEncodeMixed(b *testing.B) {
+	corpus := loadCorpus(b)
+	if dir := os.Getenv(oracleDirEnv); dir != "" {
+		corpus = nil
+		readJSON(b, filepath.Join(dir, "corpus.json"), &corpus)
+	}
+	size := 0
+	for _, c := range corpus {
+		size += len(c.S)
+	}
+	for name, tok := range benchTokenizers(b) {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				for _, c := range corpus {
+					tok.Encode(c.S, true)
+				}
+			}
+		})
+	}
+}
