@@ -64,3 +64,14 @@ func (e *ModelNotFoundError) Unwrap() []error {
 	}
 	return []error{ErrModelNotFound, e.Err}
 }
+
+// WithText says an error in a face's own words; errors.Is still finds it.
+func WithText(err error, text string) error { return &reworded{err, text} }
+
+type reworded struct {
+	err  error
+	text string
+}
+
+func (e *reworded) Error() string { return e.text }
+func (e *reworded) Unwrap() error { return e.err }
