@@ -1,0 +1,358 @@
+package adaptermgr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"chorale/adaptermgr/blob"
+)
+
+// link is the state of the connection to a worker group.
+type link int
+
+const (
+	linkNew link = iota // not tried yet
+	linkUp
+	linkDown
+)
+
+var errRestarted = errors.New("the worker was restarted")
+
+// group keeps one worker group's adapters as they are wanted.
+type group struct {
+	m    *Manager
+	w    Worker
+	log  *zap.Logger
+	kick chan struct{} // holds one token when something has changed
+
+	// Guarded by m.mu; written only by run's goroutine.
+	link        link
+	linkErr     error
+	incarnation string
+	held        map[string]bool // digest → pinned
+	tries       map[string]*try // digests whose push or drop failed
+
+	// Of run's goroutine only.
+	ops     map[string]*op
+	results chan result
+}
+
+// try is a failed operation that is to be repeated.
+type try struct {
+	err  error
+	next time.Time
+	wait time.Duration
+}
+
+// op is a running push or drop of one digest.
+type op struct {
+	push, pinned, force bool
+	cancel              context.CancelFunc
+	cancelled           bool
+}
+
+type result struct {
+	digest string
+	err    error
+}
+
+func newGroup(m *Manager, w Worker) *group {
+	return &group{
+		m: m, w: w, log: m.log.With(zap.String("worker", w.Address())), kick: make(chan struct{}, 1),
+		held: map[string]bool{}, tries: map[string]*try{},
+	}
+}
+
+// run connects, serves until the connection is lost, and connects again.
+func (g *group) run(ctx context.Context) {
+	wait := g.m.o.RetryMin
+	for ctx.Err() == nil {
+		err := g.connect(ctx)
+		if err == nil {
+			wait = g.m.o.RetryMin
+			err = g.serve(ctx)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		g.lost(err)
+		if errors.Is(err, errRestarted) {
+			continue
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		wait = min(2*wait, g.m.o.RetryMax)
+	}
+}
+
+// connect learns what the group is and what it holds.
+func (g *group) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, g.m.o.CallTimeout)
+	defer cancel()
+	info, err := g.w.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	inv, err := g.w.List(ctx)
+	if err != nil {
+		return err
+	}
+	if inv.Incarnation != info.Incarnation {
+		return fmt.Errorf("%w: it restarted between two calls", ErrUnavailable)
+	}
+	g.m.mu.Lock()
+	defer g.m.mu.Unlock()
+	if g.incarnation != info.Incarnation {
+		g.tries = map[string]*try{} // a new process may take what the old refused
+	}
+	g.link, g.linkErr, g.incarnation = linkUp, nil, info.Incarnation
+	g.setHeld(inv)
+	if old := g.m.base; old != nil && old.ModelDigest != info.ModelDigest {
+		g.log.Warn("the worker serves another base model than the last one described",
+			zap.String("model", info.ModelDigest), zap.String("before", old.ModelDigest))
+	}
+	g.m.base = &info
+	g.m.notify()
+	g.log.Info("worker connected", zap.String("incarnation", info.Incarnation), zap.Int("adapters", len(g.held)))
+	return nil
+}
+
+// setHeld takes over an inventory. m.mu is held.
+func (g *group) setHeld(inv Inventory) (changed bool) {
+	held := make(map[string]bool, len(inv.Adapters))
+	for _, h := range inv.Adapters {
+		held[h.Digest] = h.Pinned
+		if pinned, ok := g.held[h.Digest]; !ok || pinned != h.Pinned {
+			changed = true
+		}
+	}
+	changed = changed || len(held) != len(g.held)
+	g.held = held
+	return changed
+}
+
+// lost notes that the connection is gone, and with it what the group held.
+func (g *group) lost(err error) {
+	g.m.mu.Lock()
+	defer g.m.mu.Unlock()
+	if g.link != linkDown {
+		g.log.Warn("worker lost", zap.Error(err))
+	}
+	g.link, g.linkErr, g.held = linkDown, err, map[string]bool{}
+	g.m.notify()
+}
+
+// serve keeps the group as it is wanted until the connection is lost.
+func (g *group) serve(ctx context.Context) error {
+	opCtx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	// Results of this connection only: an acknowledgement by a process that
+	// has been replaced since says nothing about the new one.
+	g.ops, g.results = map[string]*op{}, make(chan result)
+	poll := time.NewTicker(g.m.o.PollInterval)
+	defer poll.Stop()
+	for {
+		retry := g.reconcile(opCtx, &running)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-g.kick:
+		case <-retry:
+		case r := <-g.results:
+			if err := g.settle(r); err != nil {
+				return err
+			}
+		case <-poll.C:
+			if err := g.poll(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// poll asks what the group holds. Operations that end meanwhile are settled
+// after, and so on top of what it answered.
+func (g *group) poll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, g.m.o.CallTimeout)
+	defer cancel()
+	inv, err := g.w.List(ctx)
+	if err != nil {
+		return err
+	}
+	if inv.Incarnation != g.incarnation {
+		return errRestarted
+	}
+	g.m.mu.Lock()
+	defer g.m.mu.Unlock()
+	if g.setHeld(inv) {
+		g.m.notify()
+	}
+	return nil
+}
+
+// reconcile starts the operations that are missing and cancels those that are
+// no longer wanted. It returns when the next failed one is due.
+func (g *group) reconcile(ctx context.Context, running *sync.WaitGroup) <-chan time.Time {
+	g.m.mu.Lock()
+	defer g.m.mu.Unlock()
+	wanted, forced := g.m.wanted(), g.m.forced()
+	due := time.Duration(-1)
+	start := func(digest string, c content, o op) {
+		if t := g.tries[digest]; t != nil {
+			if d := time.Until(t.next); d > 0 {
+				if due < 0 || d < due {
+					due = d
+				}
+				return
+			}
+		}
+		g.start(ctx, running, digest, c, o)
+	}
+	for digest, c := range wanted {
+		pinned, held := g.held[digest]
+		switch o := g.ops[digest]; {
+		case o != nil:
+			if !o.push || o.pinned != c.pinned {
+				o.stop()
+			}
+		case (!held || pinned != c.pinned) && g.pushes() < g.m.o.MaxPushes:
+			start(digest, c, op{push: true, pinned: c.pinned})
+		}
+	}
+	for digest, o := range g.ops {
+		if _, ok := wanted[digest]; !ok && (o.push || forced[digest] && !o.force) {
+			o.stop()
+		}
+	}
+	for digest := range g.held {
+		if _, ok := wanted[digest]; !ok && g.ops[digest] == nil {
+			start(digest, content{}, op{force: forced[digest]})
+		}
+	}
+	for digest := range g.tries {
+		_, isWanted := wanted[digest]
+		_, isHeld := g.held[digest]
+		if !isWanted && !isHeld {
+			delete(g.tries, digest)
+		}
+	}
+	if due < 0 {
+		return nil
+	}
+	return time.After(due)
+}
+
+func (o *op) stop() {
+	o.cancelled = true
+	o.cancel()
+}
+
+func (g *group) pushes() int {
+	n := 0
+	for _, o := range g.ops {
+		if o.push {
+			n++
+		}
+	}
+	return n
+}
+
+// start begins an operation that lives as long as the connection at most.
+func (g *group) start(conn context.Context, running *sync.WaitGroup, digest string, c content, o op) {
+	ctx, cancel := context.WithCancel(conn)
+	o.cancel = cancel
+	g.ops[digest] = &o
+	results := g.results
+	running.Go(func() {
+		defer cancel()
+		var err error
+		if o.push {
+			err = g.push(ctx, digest, c)
+		} else {
+			err = g.w.Drop(ctx, digest, o.force)
+		}
+		select {
+		case results <- result{digest, err}:
+		case <-conn.Done(): // nobody waits for it any more
+		}
+	})
+}
+
+// push sends one adapter.
+func (g *group) push(ctx context.Context, digest string, c content) error {
+	config, err := g.m.o.Blobs.OpenVerified(c.config)
+	if err != nil {
+		return err
+	}
+	defer config.Close()
+	weights, err := g.m.o.Blobs.OpenVerified(c.weights)
+	if err != nil {
+		return err
+	}
+	defer weights.Close()
+	text, err := io.ReadAll(config)
+	if err != nil {
+		return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
+	}
+	return g.w.Push(ctx, Push{Digest: digest, Config: text, Weights: weights, Size: c.size, Pinned: c.pinned})
+}
+
+// settle takes over an operation's result. An error ends the connection.
+func (g *group) settle(r result) error {
+	o := g.ops[r.digest]
+	delete(g.ops, r.digest)
+	switch {
+	case r.err == nil:
+	case errors.Is(r.err, blob.ErrCorrupt), errors.Is(r.err, blob.ErrNotFound):
+		if o.cancelled {
+			return nil // removed because nobody wants it any more
+		}
+		g.log.Error("stored adapter cannot be read", zap.String("digest", r.digest), zap.Error(r.err))
+		g.m.setFault(r.digest, fmt.Errorf("its stored files cannot be read; load it again: %w", r.err))
+		return nil
+	case o.cancelled:
+		return nil
+	case errors.Is(r.err, ErrUnavailable):
+		return r.err
+	}
+	g.m.mu.Lock()
+	defer g.m.mu.Unlock()
+	switch {
+	case r.err != nil:
+		g.failed(r, o)
+	case o.push:
+		g.held[r.digest] = o.pinned
+		delete(g.tries, r.digest)
+	default:
+		delete(g.held, r.digest)
+		delete(g.tries, r.digest)
+	}
+	g.m.notify()
+	return nil
+}
+
+// failed plans the repetition. m.mu is held.
+func (g *group) failed(r result, o *op) {
+	t := g.tries[r.digest]
+	if t == nil {
+		t = &try{wait: g.m.o.RetryMin}
+		g.tries[r.digest] = t
+	}
+	if errors.Is(r.err, ErrRejected) {
+		t.wait = g.m.o.RetryMax
+	}
+	t.err, t.next = r.err, time.Now().Add(t.wait)
+	t.wait = min(2*t.wait, g.m.o.RetryMax)
+	g.log.Warn("adapter operation failed", zap.String("digest", r.digest), zap.Bool("push", o.push),
+		zap.Duration("again_in", time.Until(t.next)), zap.Error(r.err))
+}

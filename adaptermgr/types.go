@@ -1,0 +1,246 @@
+package adaptermgr
+
+import (
+	"context"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"chorale/adaptermgr/blob"
+	"chorale/adaptermgr/source"
+	"chorale/adaptermgr/store"
+	"chorale/internal/peft"
+)
+
+// State is where an adapter is in its life; see the package comment.
+type State int
+
+// The states.
+const (
+	StateUnspecified State = iota
+	Fetching
+	Validating
+	Ready
+	Loading
+	Loaded
+	Draining
+	Removed
+	Failed
+)
+
+// String returns the state's name in capitals.
+func (s State) String() string {
+	names := [...]string{"UNSPECIFIED", "FETCHING", "VALIDATING", "READY", "LOADING", "LOADED", "DRAINING", "REMOVED", "FAILED"}
+	if s < 0 || int(s) >= len(names) {
+		return "UNKNOWN"
+	}
+	return names[s]
+}
+
+// Placement is an adapter's state on one worker group.
+type Placement struct {
+	// Worker is the group's address.
+	Worker string
+	Loaded bool
+	// Error says why not, empty while it is on its way.
+	Error string
+}
+
+// Adapter is a snapshot of one adapter. It is not changed after it was handed
+// out, and its maps and slices are not to be changed by who got it.
+type Adapter struct {
+	Name string
+	// Digest is peft.Digest over configuration and weights.
+	Digest  string
+	State   State
+	Message string
+	// Source is as it was given.
+	Source        string
+	Pinned        bool
+	Labels        map[string]string
+	MaxRank       int
+	TargetModules []string
+	// SizeBytes is the length of the weights file.
+	SizeBytes        int64
+	Created, Updated time.Time
+	Placements       []Placement
+	// Version grows with each load under this name.
+	Version   uint64
+	BaseModel string
+}
+
+// equal compares all fields.
+func (a Adapter) equal(b Adapter) bool {
+	return a.Name == b.Name && a.Digest == b.Digest && a.State == b.State && a.Message == b.Message &&
+		a.Source == b.Source && a.Pinned == b.Pinned && maps.Equal(a.Labels, b.Labels) && a.MaxRank == b.MaxRank &&
+		slices.Equal(a.TargetModules, b.TargetModules) && a.SizeBytes == b.SizeBytes &&
+		a.Created.Equal(b.Created) && a.Updated.Equal(b.Updated) && slices.Equal(a.Placements, b.Placements) &&
+		a.Version == b.Version && a.BaseModel == b.BaseModel
+}
+
+// WorkerInfo is what the manager needs to know of a worker group.
+type WorkerInfo struct {
+	// Incarnation changes with each start of the worker's process.
+	Incarnation string
+	// ModelDigest identifies the base model.
+	ModelDigest string
+	// Modules are those that adapters may target.
+	Modules   []peft.Module
+	VocabSize int
+	// MaxLoRAsPerBatch and MaxLoRARank limit a step and an adapter; 0: no limit.
+	MaxLoRAsPerBatch, MaxLoRARank int
+	LoRAEnabled                   bool
+}
+
+// Held is one adapter in a worker group's memory.
+type Held struct {
+	Digest string
+	Pinned bool
+}
+
+// Inventory is what a worker group holds.
+type Inventory struct {
+	Incarnation string
+	Adapters    []Held
+}
+
+// Worker is one worker group. Methods may be called concurrently and return
+// soon after ctx ends. Errors wrap ErrUnavailable when the group could not be
+// reached, ErrRejected when it refuses for good; others are retried.
+type Worker interface {
+	// Address names the group.
+	Address() string
+	// Describe tells what the group is.
+	Describe(ctx context.Context) (WorkerInfo, error)
+	// Push brings an adapter into the group's memory: its configuration and
+	// size bytes of weights. For a digest that is there it only sets the pin,
+	// and need not read weights.
+	Push(ctx context.Context, p Push) error
+	// Drop removes a digest. It waits until no sequence uses it; with force it
+	// aborts those that do. A digest that is not there is no error.
+	Drop(ctx context.Context, digest string, force bool) error
+	// List tells what the group holds, adapters on their way out included.
+	List(ctx context.Context) (Inventory, error)
+}
+
+// Push is one adapter on its way to a worker.
+type Push struct {
+	Digest string
+	// Config is adapter_config.json.
+	Config []byte
+	// Weights reads adapter_model.safetensors, Size bytes.
+	Weights io.Reader
+	Size    int64
+	// Pinned adapters are never evicted from device memory.
+	Pinned bool
+}
+
+// Source fetches artifacts; a source.Resolver does.
+type Source interface {
+	Fetch(ctx context.Context, name string) (*source.Artifact, error)
+}
+
+// Blobs keeps files by their SHA-256; OpenBlobs returns one.
+type Blobs interface {
+	// Stage reads r into a temporary file.
+	Stage(ctx context.Context, r io.Reader, limit int64) (Staged, error)
+	// OpenVerified opens a file whose bytes are those of its digest.
+	OpenVerified(digest string) (*os.File, error)
+	Has(digest string) bool
+	Remove(digest string) error
+	List() ([]string, error)
+}
+
+// Staged is a temporary file that Commit gives its name.
+type Staged interface {
+	Path() string
+	Digest() string
+	Size() int64
+	Commit() error
+	Discard() error
+}
+
+// OpenBlobs opens a blob store for Options. Open the registry first: its lock
+// tells whether another process is at work in the data folder.
+func OpenBlobs(dir string) (Blobs, error) {
+	s, err := blob.Open(dir)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return blobStore{s}, nil
+}
+
+// blobStore makes blob.Store's *Staged the interface.
+type blobStore struct{ *blob.Store }
+
+func (b blobStore) Stage(ctx context.Context, r io.Reader, limit int64) (Staged, error) {
+	g, err := b.Store.Stage(ctx, r, limit)
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Options configure a Manager.
+type Options struct {
+	// Registry, Blobs and Source are required.
+	Registry store.Store
+	Blobs    Blobs
+	Source   Source
+	// Workers are the groups to serve, of one base model.
+	Workers []Worker
+	// Log, nil: silent.
+	Log *zap.Logger
+
+	// Disabled refuses all loads.
+	Disabled bool
+	// Limits bound rank and target modules of adapters, beside what workers say.
+	Limits peft.Limits
+	// MaxLoaded is max_loaded_loras: how many names may be loaded at once; 0: any.
+	MaxLoaded int
+
+	// WorkerTimeout is how long a load waits while no group can take it,
+	// default 10 s.
+	WorkerTimeout time.Duration
+	// CallTimeout bounds Describe and List, default 5 s.
+	CallTimeout time.Duration
+	// PollInterval is how often groups are asked what they hold, default 2 s.
+	PollInterval time.Duration
+	// RetryMin and RetryMax bound the back-off of connects and pushes, default
+	// 200 ms and 15 s.
+	RetryMin, RetryMax time.Duration
+	// MaxStaging bounds the loads that are copied and checked at once, default 4.
+	MaxStaging int
+	// MaxPushes bounds the pushes to one group at once, default 2.
+	MaxPushes int
+}
+
+func (o *Options) setDefaults() {
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{
+		{&o.WorkerTimeout, 10 * time.Second},
+		{&o.CallTimeout, 5 * time.Second},
+		{&o.PollInterval, 2 * time.Second},
+		{&o.RetryMin, 200 * time.Millisecond},
+		{&o.RetryMax, 15 * time.Second},
+	} {
+		if *d.v <= 0 {
+			*d.v = d.d
+		}
+	}
+	if o.MaxStaging <= 0 {
+		o.MaxStaging = 4
+	}
+	if o.MaxPushes <= 0 {
+		o.MaxPushes = 2
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+}

@@ -1,0 +1,237 @@
+package adaptermgr
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"chorale/adaptermgr/source"
+	"chorale/internal/peft"
+	"chorale/internal/safetensors"
+)
+
+// Module is one adapted module.
+type Module struct {
+	Name  string
+	Rank  int
+	Scale float64
+}
+
+// Report is what Validate found.
+type Report struct {
+	// Problems is empty when the adapter could be loaded.
+	Problems []string
+	// The rest is filled as far as the check came.
+	Digest        string
+	MaxRank       int
+	TargetModules []string
+	Modules       []Module
+	SizeBytes     int64
+	BaseModel     string
+}
+
+// draft is an artifact that has been copied: two temporary files and what was
+// found in them.
+type draft struct {
+	config, weights Staged
+	digest          string
+	parsed          *peft.Config
+	bound           Report // as check left it
+}
+
+func (d *draft) discard() error {
+	var errs []error
+	for _, s := range []Staged{d.config, d.weights} {
+		if s != nil {
+			errs = append(errs, s.Discard())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *draft) commit() error {
+	return classify(errors.Join(d.config.Commit(), d.weights.Commit()))
+}
+
+// baseInfo returns the description of the base model, and waits for a first
+// worker group if none has ever been there.
+func (m *Manager) baseInfo(ctx context.Context) (WorkerInfo, error) {
+	var base *WorkerInfo
+	err := m.await(ctx, m.o.WorkerTimeout, func() (bool, bool) {
+		base = m.base
+		return base != nil, false
+	})
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		return WorkerInfo{}, fmt.Errorf("%w: adapters cannot be checked before the first worker group is there%s", ErrUnavailable, m.linkErrors())
+	case err != nil:
+		return WorkerInfo{}, err
+	case !base.LoRAEnabled:
+		return WorkerInfo{}, ErrDisabled
+	}
+	return *base, nil
+}
+
+// linkErrors tells why groups are not connected, for messages.
+func (m *Manager) linkErrors() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var b strings.Builder
+	for _, g := range m.groups {
+		if g.link != linkUp && g.linkErr != nil {
+			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), g.linkErr)
+		}
+	}
+	return b.String()
+}
+
+// limits joins the server's limits with the workers'.
+func (m *Manager) limits(base WorkerInfo) peft.Limits {
+	l := m.o.Limits
+	if base.MaxLoRARank > 0 && (l.MaxRank == 0 || base.MaxLoRARank < l.MaxRank) {
+		l.MaxRank = base.MaxLoRARank
+	}
+	return l
+}
+
+// checkTokens refuses adapters that add tokens to the vocabulary.
+func checkTokens(a *source.Artifact, base WorkerInfo) error {
+	if a.AddedTokens == nil {
+		return nil
+	}
+	var ids map[string]int
+	if err := json.Unmarshal(a.AddedTokens, &ids); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrInvalid, source.AddedTokensFile, err)
+	}
+	for token, id := range ids {
+		if base.VocabSize > 0 && id >= base.VocabSize {
+			return fmt.Errorf("%w: it adds tokens to the vocabulary (%q is %d, the vocabulary has %d)",
+				ErrUnsupported, token, id, base.VocabSize)
+		}
+	}
+	return nil
+}
+
+// parse checks what can be told from the small files: tokens, then the config.
+func parse(a *source.Artifact, base WorkerInfo) (*peft.Config, error) {
+	if err := checkTokens(a, base); err != nil {
+		return nil, err
+	}
+	c, err := peft.ParseConfig(a.Config)
+	return c, classify(err)
+}
+
+// stage copies an artifact into temporary files and computes its digest.
+func (m *Manager) stage(ctx context.Context, a *source.Artifact, c *peft.Config) (_ *draft, err error) {
+	d := &draft{parsed: c}
+	defer func() {
+		if err != nil {
+			err = classify(errors.Join(err, d.discard()))
+		}
+	}()
+	if d.config, err = m.o.Blobs.Stage(ctx, bytes.NewReader(a.Config), int64(len(a.Config))); err != nil {
+		d.config = nil
+		return nil, err
+	}
+	// A file that grows while it is read is as wrong as one that is too large.
+	if d.weights, err = m.o.Blobs.Stage(ctx, a.Weights, a.Size); err != nil {
+		d.weights = nil
+		return nil, err
+	}
+	f, err := os.Open(d.weights.Path())
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	d.digest, err = peft.Digest(a.Config, f)
+	return d, err
+}
+
+// check binds the draft to the base model's modules.
+func (m *Manager) check(d *draft, base WorkerInfo) error {
+	f, err := safetensors.Open(d.weights.Path())
+	if err != nil {
+		// The temporary path tells a client nothing.
+		return classify(fmt.Errorf("%s: %w", source.WeightsFile, err))
+	}
+	defer f.Close()
+	a, err := peft.Bind(d.parsed, f, base.Modules, m.limits(base))
+	if err != nil {
+		return classify(err)
+	}
+	r := &d.bound
+	r.Digest, r.SizeBytes, r.MaxRank, r.BaseModel = d.digest, d.weights.Size(), a.MaxRank(), d.parsed.BaseModel
+	for _, l := range a.LoRAs {
+		r.Modules = append(r.Modules, Module{l.Module.Name, l.R, l.Scale})
+		r.TargetModules = append(r.TargetModules, l.Module.Name[strings.LastIndexByte(l.Module.Name, '.')+1:])
+	}
+	slices.Sort(r.TargetModules)
+	r.TargetModules = slices.Compact(r.TargetModules)
+	return nil
+}
+
+// Validate says whether the adapter at src could be loaded, without loading
+// it. Only what keeps it from looking is an error.
+func (m *Manager) Validate(ctx context.Context, src string) (Report, error) {
+	if m.o.Disabled {
+		return Report{}, ErrDisabled
+	}
+	base, err := m.baseInfo(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	r, err := m.validate(ctx, src, base)
+	for _, fault := range []error{ErrInvalid, ErrUnsupported, ErrIncompatible, ErrRankTooLarge, ErrTooLarge} {
+		if errors.Is(err, fault) {
+			r.Problems = append(r.Problems, err.Error())
+			return r, nil
+		}
+	}
+	return r, err
+}
+
+func (m *Manager) validate(ctx context.Context, src string, base WorkerInfo) (Report, error) {
+	a, err := m.o.Source.Fetch(ctx, src)
+	if err != nil {
+		return Report{}, classify(err)
+	}
+	defer a.Close()
+	r := Report{SizeBytes: a.Size}
+	c, err := parse(a, base)
+	if err != nil {
+		return r, err
+	}
+	r.BaseModel = c.BaseModel
+	done, err := m.stagingSlot(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer done()
+	d, err := m.stage(ctx, a, c)
+	if err != nil {
+		return r, err
+	}
+	r.Digest = d.digest
+	err = m.check(d, base)
+	if err == nil {
+		r = d.bound
+	}
+	return r, errors.Join(err, d.discard())
+}
+
+// stagingSlot waits for its turn to copy and check.
+func (m *Manager) stagingSlot(ctx context.Context) (done func(), err error) {
+	select {
+	case m.staging <- struct{}{}:
+		return func() { <-m.staging }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-m.closed:
+		return nil, ErrClosed
+	}
+}
