@@ -34,5 +34,8 @@ type ServerState struct {
 	Requests                       uint64
 	PromptTokens, CompletionTokens uint64
 	CatalogueRevision              uint64
-	Draining                       bool
+	// RunningAdapters and WaitingAdapters are the digests with sequences under
+	// way and in the queue, sorted.
+	RunningAdapters, WaitingAdapters []string
+	Draining                         bool
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -251,10 +252,20 @@ func (r *Router) Model() ModelInfo {
 // snapshot renews the state that State gives out.
 func (r *Router) snapshot() {
 	st := &ServerState{Version: r.cfg.Version, Started: r.started, Queued: r.queue.len, CatalogueRevision: r.Catalogue().Revision}
+	running, waiting := map[string]struct{}{}, map[string]struct{}{}
 	for _, l := range r.links {
 		st.Groups = append(st.Groups, l.state())
 		st.Running += l.inflight
+		for d := range l.adapters {
+			running[d] = struct{}{}
+		}
 	}
+	for k, f := range r.queue.flows {
+		if k.digest != "" && len(f.waiting) > 0 {
+			waiting[k.digest] = struct{}{}
+		}
+	}
+	st.RunningAdapters, st.WaitingAdapters = slices.Sorted(maps.Keys(running)), slices.Sorted(maps.Keys(waiting))
 	r.queued.Store(int64(r.queue.len))
 	r.state.Store(st)
 }

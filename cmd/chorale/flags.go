@@ -1,0 +1,208 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// groups order the help text.
+var groups = []kong.Group{
+	{Key: "model", Title: "Model"},
+	{Key: "lora", Title: "LoRA adapters"},
+	{Key: "http", Title: "Addresses and keys"},
+	{Key: "compute", Title: "Compute"},
+	{Key: "log", Title: "Logging"},
+}
+
+// modelFlags say which model.
+type modelFlags struct {
+	ModelPath       string `required:"" group:"model" placeholder:"PATH" help:"The base model: a Hugging Face folder, a .gguf file, or ORG/NAME on a Hugging Face hub."`
+	Revision        string `group:"model" default:"main" help:"Revision of an ORG/NAME model."`
+	ServedModelName string `group:"model" placeholder:"NAME" help:"Name under which clients ask for the base model (default: the model path)."`
+	ContextLength   int    `group:"model" placeholder:"N" help:"Most tokens of prompt and answer together (default: the model's)."`
+}
+
+// textFlags are the router's half of the model.
+type textFlags struct {
+	ChatTemplate string `group:"model" placeholder:"FILE" type:"existingfile" help:"Jinja chat template to use instead of the model's."`
+}
+
+// weightFlags are the worker's half of the model.
+type weightFlags struct {
+	Dtype      string `group:"model" default:"auto" enum:"auto,bfloat16,bf16,float32,float" help:"Arithmetic: bfloat16 (= auto, fast) or float32 (parity with PyTorch to 1e-4)."`
+	LoadFormat string `group:"model" default:"auto" enum:"auto,safetensors,gguf" help:"Kind of model files; auto looks."`
+	Device     string `group:"compute" default:"auto" enum:"auto,cpu" help:"Device to compute on."`
+	TpSize     int    `group:"compute" default:"1" help:"Ranks of a tensor-parallel worker group; only 1 so far."`
+	Threads    int    `group:"compute" placeholder:"N" help:"Compute threads (default: all cores)."`
+	CPUKernel  string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
+
+	MaxRunningRequests int     `group:"compute" default:"64" help:"Most sequences computed at once per worker."`
+	ChunkedPrefillSize int     `group:"compute" default:"512" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps."`
+	MaxTotalTokens     int     `group:"compute" placeholder:"N" help:"Tokens in the key/value cache (default: what 1 GiB holds, at least one full context)."`
+	MemFractionStatic  float64 `group:"compute" placeholder:"F" help:"Instead: share of the free memory that weights and cache may take."`
+}
+
+// loraFlags bound adapters.
+type loraFlags struct {
+	EnableLora        bool     `group:"lora" default:"true" negatable:"" help:"Serve LoRA adapters. Off, loads say that LoRA is not enabled."`
+	MaxLorasPerBatch  int      `group:"lora" default:"8" help:"Most distinct adapters in one step; the base model is free."`
+	MaxResidentLoras  int      `group:"lora" placeholder:"N" help:"Most adapters packed in device memory (default: 4 x max-loras-per-batch)."`
+	MaxLoraRank       int      `group:"lora" placeholder:"N" help:"Largest rank that may be loaded (default: that of --lora-paths, else 512)."`
+	LoraTargetModules []string `group:"lora" sep:"none" placeholder:"MODULE" help:"Modules that adapters may target, or all (default: those of --lora-paths, else all)."`
+}
+
+// registryFlags are the adapter manager's.
+type registryFlags struct {
+	LoraPaths          []string `group:"lora" sep:"none" placeholder:"NAME=PATH" help:"Adapters to load at start: NAME=PATH, PATH, or {\"lora_name\":…,\"lora_path\":…,\"pinned\":…}."`
+	AdapterRoot        []string `group:"lora" sep:"none" placeholder:"DIR" help:"Folders below which clients may load adapters."`
+	MaxLoadedLoras     int      `group:"lora" placeholder:"N" help:"Most adapters registered as loaded; more push out the least recently used (default: no limit)."`
+	LoraEvictionPolicy string   `group:"lora" default:"lru" enum:"lru" help:"Which adapter is pushed out."`
+	LoraReloadUnloaded bool     `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
+	DataDir            string   `group:"lora" placeholder:"DIR" help:"Registry and stored adapters (default: $XDG_DATA_HOME/chorale)."`
+}
+
+// faceFlags are where clients come.
+type faceFlags struct {
+	Host        string `group:"http" default:"127.0.0.1" help:"Address for HTTP and gRPC."`
+	Port        int    `group:"http" default:"30000" help:"HTTP port: OpenAI, SGLang, REST, metrics."`
+	GrpcPort    int    `group:"http" placeholder:"PORT" help:"gRPC port (default: port + 1)."`
+	APIKey      string `name:"api-key" group:"http" placeholder:"KEY" help:"Key that inference needs."`
+	AdminAPIKey string `name:"admin-api-key" group:"http" placeholder:"KEY" help:"Key that loading and unloading adapters needs."`
+}
+
+// logFlags say how loud.
+type logFlags struct {
+	LogLevel  string `group:"log" default:"info" enum:"debug,info,warn,warning,error" help:"debug, info, warn or error."`
+	LogFormat string `group:"log" default:"console" enum:"console,json" help:"console or json."`
+}
+
+func (f *logFlags) logger() (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(strings.TrimSuffix(f.LogLevel, "ing"))
+	if err != nil {
+		return nil, err
+	}
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.ISO8601TimeEncoder
+	enc.EncodeDuration = zapcore.StringDurationEncoder
+	cfg := zap.Config{
+		Level: zap.NewAtomicLevelAt(level), Encoding: f.LogFormat, EncoderConfig: enc,
+		OutputPaths: []string{"stderr"}, ErrorOutputPaths: []string{"stderr"}, DisableStacktrace: true, DisableCaller: true,
+	}
+	if f.LogFormat == "console" {
+		cfg.EncoderConfig.EncodeLevel = zapcore.CapitalLevelEncoder
+		cfg.EncoderConfig.ConsoleSeparator = "  "
+	}
+	return cfg.Build()
+}
+
+// initial is an adapter named on the command line.
+type initial struct {
+	Name   string `json:"lora_name"`
+	Path   string `json:"lora_path"`
+	Pinned bool   `json:"pinned"`
+}
+
+// initials reads --lora-paths.
+func (f *registryFlags) initials() ([]initial, error) {
+	var out []initial
+	for _, s := range f.LoraPaths {
+		a, err := parseInitial(s)
+		if err != nil {
+			return nil, fmt.Errorf("--lora-paths %s: %w", s, err)
+		}
+		if i := slices.IndexFunc(out, func(o initial) bool { return o.Name == a.Name }); i >= 0 {
+			return nil, fmt.Errorf("--lora-paths: name %q is given twice", a.Name)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+func parseInitial(s string) (initial, error) {
+	if strings.HasPrefix(s, "{") {
+		var a initial
+		d := json.NewDecoder(strings.NewReader(s))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&a); err != nil {
+			return a, err
+		}
+		if a.Name == "" || a.Path == "" {
+			return a, errors.New("lora_name and lora_path are needed")
+		}
+		return a, nil
+	}
+	name, path, ok := strings.Cut(s, "=")
+	if !ok {
+		return initial{Name: s, Path: s}, nil // the path is the name
+	}
+	if name == "" || path == "" {
+		return initial{}, errors.New("want NAME=PATH")
+	}
+	return initial{Name: name, Path: path}, nil
+}
+
+// dataDir is where the registry lives.
+func (f *registryFlags) dataDir() (string, error) {
+	if f.DataDir != "" {
+		return f.DataDir, nil
+	}
+	base := os.Getenv("XDG_DATA_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("no --data-dir and %w", err)
+		}
+		base = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(base, "chorale"), nil
+}
+
+func (f *weightFlags) threads() int {
+	if f.Threads > 0 {
+		return f.Threads
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// configFlag reads a YAML file of flags.
+type configFlag string
+
+// BeforeResolve makes the file's values known to the parser.
+func (c configFlag) BeforeResolve(k *kong.Kong, ctx *kong.Context, trace *kong.Path) error {
+	path := string(ctx.FlagValue(trace.Flag).(configFlag))
+	conf := koanf.New("\x00") // keys hold no separator
+	if err := conf.Load(file.Provider(path), yaml.Parser()); err != nil {
+		return fmt.Errorf("--config %s: %w", path, err)
+	}
+	known := map[string]bool{}
+	for _, f := range ctx.Flags() {
+		known[f.Name] = true
+	}
+	var unknown []string
+	for key := range conf.Raw() {
+		if !known[key] {
+			unknown = append(unknown, key)
+		}
+	}
+	if len(unknown) > 0 {
+		slices.Sort(unknown)
+		return fmt.Errorf("--config %s: unknown keys: %s", path, join(unknown))
+	}
+	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
+		return conf.Raw()[f.Name], nil
+	}))
+	return nil
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"chorale/internal/chattemplate"
+	"chorale/internal/checkpoint"
+	pb "chorale/proto/gen/chorale/v1"
+	"chorale/proto/gen/openapi"
+	"chorale/router"
+	"chorale/services/adapters"
+	"chorale/services/auth"
+	"chorale/services/catalogue"
+	"chorale/services/inference"
+	"chorale/services/metrics"
+	"chorale/services/rest"
+	"chorale/services/rpc"
+	"chorale/services/workers"
+)
+
+// routerRole is the router in this process, with all faces.
+type routerRole struct {
+	r         *router.Router
+	grpc      *rpc.Server
+	http      *http.Server
+	follower  *catalogue.Follower
+	httpAddr  string
+	grpcAddr  string
+	httpL     net.Listener
+	grpcL     net.Listener
+	log       *zap.Logger
+	drainTime time.Duration
+}
+
+// routerParts is what the router is made of.
+type routerParts struct {
+	ckpt     *checkpoint.Checkpoint
+	model    modelFlags
+	text     textFlags
+	lora     loraFlags
+	registry registryFlags
+	face     faceFlags
+	peers    []peer
+	manager  grpc.ClientConnInterface
+	args     map[string]any
+	log      *zap.Logger
+}
+
+// newRouter builds router and faces and binds their ports, so that a port in
+// use is told at once.
+func newRouter(p routerParts) (_ *routerRole, err error) {
+	text, err := openText(p.ckpt, &p.text)
+	if err != nil {
+		return nil, err
+	}
+	rr := &routerRole{log: p.log.Named("http")}
+	defer func() {
+		if err != nil {
+			rr.closeListeners()
+		}
+	}()
+	if err := rr.listen(&p.face); err != nil {
+		return nil, err
+	}
+	m := metrics.New()
+	rr.follower = catalogue.New(pb.NewAdapterServiceClient(p.manager), p.log)
+	cfg := router.Config{
+		Name: p.model.ServedModelName, Path: p.model.ModelPath, Version: version, Text: text, Context: p.model.ContextLength,
+		LoRAEnabled: p.lora.EnableLora, MaxLoadedLoRAs: p.registry.MaxLoadedLoras, Residency: rr.follower, Observer: m, Log: p.log,
+	}
+	if cfg.Name == "" {
+		cfg.Name = p.model.ModelPath
+	}
+	for _, w := range p.peers {
+		cfg.Groups = append(cfg.Groups, workers.NewDialer(w.address, w.cc))
+	}
+	rr.r = router.New(cfg)
+	m.Watch(rr.r)
+	return rr, rr.faces(p, text, m)
+}
+
+func (rr *routerRole) faces(p routerParts, text router.Text, m *metrics.Metrics) error {
+	keys := auth.NewKeys(p.face.APIKey, p.face.AdminAPIKey)
+	ready := func() error {
+		if !rr.r.Ready() {
+			return router.ErrUnavailable
+		}
+		return nil
+	}
+	var err error
+	if rr.grpc, err = rpc.NewServer(rpc.Options{Log: p.log, Keys: keys, Ready: ready}); err != nil {
+		return err
+	}
+	inference.Register(rr.grpc, rr.r, text.Tokenizer)
+	// The manager's service, so that clients need one address only.
+	admin := pb.NewAdapterServiceClient(p.manager)
+	pb.RegisterAdapterServiceServer(rr.grpc, adapters.NewForwarder(admin))
+	loop, err := rr.grpc.Loop()
+	if err != nil {
+		return err
+	}
+	h, err := rest.New(rest.Options{
+		Router: rr.r, Tokens: text.Tokenizer, Inference: pb.NewInferenceServiceClient(loop), Adapters: pb.NewAdapterServiceClient(loop),
+		Keys: keys, Metrics: m.Handler(), OpenAPI: openapi.Document, ServerArgs: p.args, Version: version, Log: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	rr.http = rest.Server(h, p.log)
+	return nil
+}
+
+// openText reads the router's half of the model.
+func openText(c *checkpoint.Checkpoint, f *textFlags) (router.Text, error) {
+	tok, err := c.Tokenizer()
+	if err != nil {
+		return router.Text{}, err
+	}
+	sp := c.Specials()
+	t := router.Text{Tokenizer: tok, BOS: sp.BOS, EOS: sp.EOS}
+	src, from := c.ChatTemplate(), c.Path
+	if f.ChatTemplate != "" {
+		b, err := os.ReadFile(f.ChatTemplate)
+		if err != nil {
+			return t, err
+		}
+		src, from = string(b), f.ChatTemplate
+	}
+	if src != "" {
+		if t.Template, err = chattemplate.Parse(src); err != nil {
+			return t, fmt.Errorf("%s: %w", from, err)
+		}
+	}
+	return t, nil
+}
+
+func (rr *routerRole) listen(f *faceFlags) (err error) {
+	grpcPort := f.GrpcPort
+	if grpcPort == 0 && f.Port != 0 {
+		grpcPort = f.Port + 1
+	}
+	if rr.httpL, err = net.Listen("tcp", net.JoinHostPort(f.Host, strconv.Itoa(f.Port))); err != nil {
+		return fmt.Errorf("--port %d: %w", f.Port, err)
+	}
+	if rr.grpcL, err = net.Listen("tcp", net.JoinHostPort(f.Host, strconv.Itoa(grpcPort))); err != nil {
+		return fmt.Errorf("--grpc-port %d: %w", grpcPort, err)
+	}
+	rr.httpAddr, rr.grpcAddr = rr.httpL.Addr().String(), rr.grpcL.Addr().String()
+	return nil
+}
+
+func (rr *routerRole) closeListeners() {
+	for _, l := range []net.Listener{rr.httpL, rr.grpcL} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// tasks are the goroutines of the role.
+func (rr *routerRole) tasks() []task {
+	return []task{
+		{"router", func(ctx context.Context) error { return rr.r.Run(ctx) }},
+		{"catalogue", func(ctx context.Context) error { return rr.follower.Run(ctx, rr.r) }},
+		{"grpc loop", untilStopped(rr.grpc.ServeLoop)},
+	}
+}
+
+// serve opens the faces until they are shut.
+func (rr *routerRole) serve() []task {
+	return []task{
+		{"http", func(context.Context) error {
+			if err := rr.http.Serve(rr.httpL); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		}},
+		{"grpc", untilStopped(func() error { return rr.grpc.Serve(rr.grpcL) })},
+	}
+}
+
+// drain refuses new requests, lets running ones end and shuts the faces.
+func (rr *routerRole) drain(ctx context.Context) {
+	if err := rr.r.Drain(ctx); err != nil {
+		rr.log.Warn("requests still running are cut", zap.Error(err))
+	}
+	if err := rr.http.Shutdown(ctx); err != nil {
+		rr.http.Close()
+	}
+	_ = rr.grpc.Drain(ctx)
+}

@@ -1,0 +1,342 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"reflect"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"chorale/services/auth"
+)
+
+// drainFlags bound a graceful stop.
+type drainFlags struct {
+	DrainTimeout time.Duration `group:"http" default:"30s" help:"How long SIGTERM waits for running requests; a second signal ends at once."`
+}
+
+// serveCmd is all roles in one process.
+type serveCmd struct {
+	modelFlags
+	textFlags
+	weightFlags
+	loraFlags
+	registryFlags
+	faceFlags
+	drainFlags
+	logFlags
+}
+
+// Run serves until the first signal, then drains.
+func (c *serveCmd) Run(ctx context.Context) error {
+	log, err := c.logger()
+	if err != nil {
+		return err
+	}
+	ckpt, err := openModel(ctx, &c.modelFlags, log)
+	if err != nil {
+		return err
+	}
+	defer ckpt.Close()
+	w, err := newWorker(ckpt, &c.modelFlags, &c.weightFlags, &c.loraFlags, log)
+	if err != nil {
+		return err
+	}
+	team := newCrew()
+	defer w.free() // after the engine has stopped
+	defer team.stop()
+	wcc, err := w.server.Loop()
+	if err != nil {
+		return err
+	}
+	peers := []peer{{"local", wcc}}
+	m, err := newManager(&c.registryFlags, &c.loraFlags, peers, nil, log)
+	if err != nil {
+		return err
+	}
+	mcc, err := m.server.Loop()
+	if err != nil {
+		return err
+	}
+	rr, err := newRouter(routerParts{
+		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, registry: c.registryFlags, face: c.faceFlags,
+		peers: peers, manager: mcc, args: serverArgs(c), log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer rr.closeListeners()
+	team.start(task{"worker", w.run})
+	team.start(task{"worker grpc", stopWith(w.server.Server, w.server.ServeLoop)})
+	team.start(task{"adaptermgr", m.run})
+	team.start(task{"adaptermgr grpc", stopWith(m.server.Server, m.server.ServeLoop)})
+	team.start(rr.tasks()...)
+	if err := m.loadInitial(ctx); err != nil {
+		return err
+	}
+	team.start(rr.serve()...)
+	log.Info("serving", zap.String("http", "http://"+rr.httpAddr), zap.String("grpc", rr.grpcAddr), zap.Int("adapters", len(m.initial)))
+	return rr.wait(ctx, team, c.DrainTimeout, log)
+}
+
+// wait serves until a signal or a failure, then drains.
+func (rr *routerRole) wait(ctx context.Context, team *crew, timeout time.Duration, log *zap.Logger) error {
+	select {
+	case err := <-team.failed:
+		return err
+	case <-ctx.Done():
+	}
+	log.Info("draining: running requests may end, new ones are refused", zap.Duration("timeout", timeout))
+	dctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	rr.drain(dctx)
+	log.Info("stopped")
+	return nil
+}
+
+// stopWith makes a task of a gRPC server that ends with the stage.
+func stopWith(s *grpc.Server, serve func() error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		done := make(chan struct{})
+		go func() {
+			select {
+			case <-ctx.Done():
+				s.Stop()
+			case <-done:
+			}
+		}()
+		defer close(done)
+		return untilStopped(serve)(ctx)
+	}
+}
+
+// serverArgs lists a command's flags by SGLang's names, keys left out.
+func serverArgs(cmd any) map[string]any {
+	out := map[string]any{}
+	collect(reflect.ValueOf(cmd).Elem(), out)
+	return out
+}
+
+func collect(v reflect.Value, out map[string]any) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if f.Anonymous {
+			collect(v.Field(i), out)
+			continue
+		}
+		name := f.Tag.Get("name")
+		if name == "" {
+			name = snake(f.Name)
+		}
+		name = strings.ReplaceAll(name, "-", "_")
+		if !strings.HasSuffix(name, "api_key") {
+			out[name] = v.Field(i).Interface()
+		}
+	}
+}
+
+// snake turns a field's name into a flag's: MaxLorasPerBatch, max_loras_per_batch.
+func snake(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte('_')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// listenFlags are an internal role's address.
+type listenFlags struct {
+	Listen string `group:"http" help:"Address to listen on, internal: routers and managers come here." placeholder:"HOST:PORT" required:""`
+}
+
+// workerCmd is one worker group.
+type workerCmd struct {
+	modelFlags
+	weightFlags
+	loraFlags
+	listenFlags
+	drainFlags
+	logFlags
+}
+
+// Run computes until the first signal.
+func (c *workerCmd) Run(ctx context.Context) error {
+	log, err := c.logger()
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", c.Listen) // before the model: a port in use is told at once
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", c.Listen, err)
+	}
+	defer l.Close()
+	ckpt, err := openModel(ctx, &c.modelFlags, log)
+	if err != nil {
+		return err
+	}
+	defer ckpt.Close()
+	w, err := newWorker(ckpt, &c.modelFlags, &c.weightFlags, &c.loraFlags, log)
+	if err != nil {
+		return err
+	}
+	team := newCrew()
+	defer w.free()
+	defer team.stop()
+	team.start(task{"worker", w.run})
+	team.start(task{"grpc", stopWith(w.server.Server, func() error { return w.server.Serve(l) })})
+	log.Info("worker ready", zap.String("grpc", l.Addr().String()))
+	select {
+	case err := <-team.failed:
+		return err
+	case <-ctx.Done():
+	}
+	log.Info("draining", zap.Duration("timeout", c.DrainTimeout))
+	w.idle(c.DrainTimeout)
+	return nil
+}
+
+// idle waits until nothing is computed any more.
+func (w *workerRole) idle(timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	for {
+		st, err := w.engine.Status(ctx)
+		if err != nil || st.Running+st.Waiting == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			w.log.Warn("sequences still running are cut", zap.Int("sequences", st.Running+st.Waiting))
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// adaptermgrCmd is the adapter manager.
+type adaptermgrCmd struct {
+	loraFlags
+	registryFlags
+	listenFlags
+	Worker      []string `required:"" sep:"none" placeholder:"HOST:PORT" help:"Worker groups to push adapters to."`
+	AdminAPIKey string   `name:"admin-api-key" group:"http" placeholder:"KEY" help:"Key that loading and unloading needs."`
+	logFlags
+}
+
+// Run manages until the first signal.
+func (c *adaptermgrCmd) Run(ctx context.Context) error {
+	log, err := c.logger()
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", c.Listen, err)
+	}
+	defer l.Close()
+	peers, hangUp, err := dialAll(c.Worker)
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	m, err := newManager(&c.registryFlags, &c.loraFlags, peers, auth.NewKeys("", c.AdminAPIKey), log)
+	if err != nil {
+		return err
+	}
+	team := newCrew()
+	defer team.stop()
+	team.start(task{"adaptermgr", m.run})
+	team.start(task{"grpc", stopWith(m.server.Server, func() error { return m.server.Serve(l) })})
+	log.Info("adapter manager ready", zap.String("grpc", l.Addr().String()))
+	if err := m.loadInitial(ctx); err != nil {
+		log.Error("initial adapters", zap.Error(err))
+	}
+	select {
+	case err := <-team.failed:
+		return err
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// routerCmd is the router.
+type routerCmd struct {
+	modelFlags
+	textFlags
+	loraFlags
+	registryFlags  `kong:"-"`
+	MaxLoadedLoras int `group:"lora" placeholder:"N" help:"The adapter manager's limit, to refuse requests that name more at once."`
+	faceFlags
+	Worker     []string `required:"" sep:"none" placeholder:"HOST:PORT" help:"Worker groups."`
+	Adaptermgr string   `required:"" placeholder:"HOST:PORT" help:"The adapter manager."`
+	drainFlags
+	logFlags
+}
+
+// Run routes until the first signal, then drains.
+func (c *routerCmd) Run(ctx context.Context) error {
+	log, err := c.logger()
+	if err != nil {
+		return err
+	}
+	ckpt, err := openModel(ctx, &c.modelFlags, log)
+	if err != nil {
+		return err
+	}
+	defer ckpt.Close()
+	peers, hangUp, err := dialAll(append([]string{c.Adaptermgr}, c.Worker...))
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	rr, err := newRouter(routerParts{
+		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, face: c.faceFlags,
+		registry: registryFlags{MaxLoadedLoras: c.MaxLoadedLoras}, peers: peers[1:], manager: peers[0].cc, args: serverArgs(c), log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer rr.closeListeners()
+	team := newCrew()
+	defer team.stop()
+	team.start(rr.tasks()...)
+	team.start(rr.serve()...)
+	log.Info("serving", zap.String("http", "http://"+rr.httpAddr), zap.String("grpc", rr.grpcAddr))
+	return rr.wait(ctx, team, c.DrainTimeout, log)
+}
+
+// maxMessage is the largest gRPC message between roles.
+const maxMessage = 64 << 20
+
+// dialAll prepares connections; they are made when first used.
+func dialAll(addrs []string) ([]peer, func(), error) {
+	var out []peer
+	var ccs []*grpc.ClientConn
+	hangUp := func() {
+		for _, cc := range ccs {
+			cc.Close()
+		}
+	}
+	for _, a := range addrs {
+		cc, err := grpc.NewClient(a, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
+		if err != nil {
+			hangUp()
+			return nil, nil, fmt.Errorf("address %s: %w", a, err)
+		}
+		ccs = append(ccs, cc)
+		out = append(out, peer{a, cc})
+	}
+	return out, hangUp, nil
+}

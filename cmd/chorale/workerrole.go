@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"chorale/internal/checkpoint"
+	"chorale/internal/hub"
+	pb "chorale/proto/gen/chorale/v1"
+	"chorale/services/rpc"
+	"chorale/services/workers"
+	"chorale/worker/engine"
+	"chorale/worker/kv"
+	"chorale/worker/model"
+	"chorale/worker/model/decoder"
+	"chorale/worker/tensor"
+	"chorale/worker/tensor/cpu"
+)
+
+// workerRole is a worker group in this process.
+type workerRole struct {
+	ckpt    *checkpoint.Checkpoint
+	backend tensor.Backend
+	model   *decoder.Model
+	engine  *engine.Engine
+	server  *rpc.Server
+	log     *zap.Logger
+}
+
+// openModel finds a model's files, fetching them from the hub if need be.
+func openModel(ctx context.Context, f *modelFlags, log *zap.Logger) (*checkpoint.Checkpoint, error) {
+	path := f.ModelPath
+	if _, err := os.Stat(path); err != nil && errors.Is(err, os.ErrNotExist) && looksLikeRepo(path) {
+		client, err := hub.FromEnv()
+		if err != nil {
+			return nil, err
+		}
+		log.Info("fetching model", zap.String("repo", path), zap.String("revision", f.Revision))
+		if path, err = snapshot(ctx, client, path, f.Revision, nil); err != nil {
+			return nil, err
+		}
+	}
+	return checkpoint.Open(path)
+}
+
+// looksLikeRepo tells ORG/NAME from a mistyped path.
+func looksLikeRepo(s string) bool {
+	return strings.Count(s, "/") == 1 && !strings.HasPrefix(s, ".") && !strings.HasPrefix(s, "/") && filepath.Ext(s) != ".gguf"
+}
+
+// newWorker loads the model and makes the group ready to run.
+func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf *loraFlags, log *zap.Logger) (_ *workerRole, err error) {
+	if wf.TpSize != 1 {
+		return nil, fmt.Errorf("--tp-size %d: tensor parallel groups are not supported yet, only 1", wf.TpSize)
+	}
+	w := &workerRole{ckpt: ckpt, log: log.Named("worker")}
+	defer func() {
+		if err != nil {
+			w.free()
+		}
+	}()
+	start := time.Now()
+	precision := tensor.BF16
+	if wf.Dtype == "float32" || wf.Dtype == "float" {
+		precision = tensor.F32
+	}
+	if w.backend, err = cpu.New(cpu.Options{Precision: precision, Threads: wf.threads(), Kernel: wf.CPUKernel}); err != nil {
+		return nil, err
+	}
+	m, cfg, err := model.Open(w.backend, ckpt)
+	if err != nil {
+		return nil, err
+	}
+	w.model = m
+	opts, err := w.options(mf, wf, lf)
+	if err != nil {
+		return nil, err
+	}
+	if w.engine, err = engine.New(w.backend, m, opts, log); err != nil {
+		return nil, err
+	}
+	rank := lf.MaxLoraRank
+	if rank <= 0 {
+		rank = 512
+	}
+	srv := workers.NewServer(w.engine, ckpt, workers.Description{
+		Incarnation: randomID(), Version: version, Device: w.backend.Name(), ModelType: cfg.ModelType, Architectures: cfg.Architectures,
+		DType: precision.String(), Fingerprint: ckpt.Fingerprint(), MaxLoRARank: rank, Targets: targets(lf.LoraTargetModules), LoRAEnabled: lf.EnableLora,
+	})
+	if w.server, err = rpc.NewServer(rpc.Options{Log: log}); err != nil {
+		return nil, err
+	}
+	pb.RegisterWorkerServiceServer(w.server, srv)
+	w.log.Info("model loaded", zap.String("path", ckpt.Path), zap.String("type", cfg.ModelType), zap.String("device", w.backend.Name()),
+		zap.String("dtype", precision.String()), zap.Int64("parameters", m.Spec.Parameters()), zap.Int64("weight_bytes", m.Bytes()),
+		zap.Int("kv_tokens", opts.Pages*kv.PageSize), zap.Int("context", opts.Context), zap.Duration("took", time.Since(start).Round(time.Millisecond)))
+	return w, nil
+}
+
+// targets reads --lora-target-modules; nil means all.
+func targets(mods []string) []string {
+	for _, m := range mods {
+		if m == "all" {
+			return nil
+		}
+	}
+	return mods
+}
+
+// defaultCacheBytes is what the key/value cache takes when nothing is said.
+// Pages are touched only when used, so an idle server does not pay for it.
+const defaultCacheBytes = 1 << 30
+
+func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (engine.Options, error) {
+	spec := &w.model.Spec
+	o := engine.Options{
+		MaxBatchTokens: wf.ChunkedPrefillSize, MaxRunning: wf.MaxRunningRequests, MaxAdapters: lf.MaxLorasPerBatch,
+		MaxResident: lf.MaxResidentLoras, StarveSteps: 64, EOS: w.ckpt.EOS(), Context: mf.ContextLength,
+	}
+	if o.Context <= 0 || o.Context > spec.Context {
+		if o.Context > spec.Context {
+			return o, fmt.Errorf("--context-length %d is more than the model's %d", o.Context, spec.Context)
+		}
+		o.Context = spec.Context
+	}
+	if o.MaxResident == 0 {
+		o.MaxResident = 4 * o.MaxAdapters
+	}
+	if o.MaxResident < o.MaxAdapters {
+		return o, fmt.Errorf("--max-resident-loras %d is less than --max-loras-per-batch %d", o.MaxResident, o.MaxAdapters)
+	}
+	size := int64(2) // bytes of a cached value
+	if w.backend.Precision() == tensor.F32 {
+		size = 4
+	}
+	perToken := 2 * int64(spec.Layers) * int64(spec.KVHeads) * int64(spec.HeadDim) * size
+	tokens := int64(wf.MaxTotalTokens)
+	if tokens == 0 {
+		budget := int64(defaultCacheBytes)
+		if f := wf.MemFractionStatic; f > 0 {
+			free, err := freeMemory()
+			if err != nil {
+				return o, fmt.Errorf("--mem-fraction-static: %w", err)
+			}
+			if budget = int64(f*float64(free+w.model.Bytes())) - w.model.Bytes(); budget < perToken*kv.PageSize {
+				return o, fmt.Errorf("--mem-fraction-static %g leaves nothing for the cache: %d bytes free, weights take %d", f, free, w.model.Bytes())
+			}
+		}
+		tokens = budget / perToken
+		if wf.MemFractionStatic == 0 {
+			tokens = max(tokens, int64(o.Context))
+		}
+	}
+	o.Pages = int(tokens+kv.PageSize-1) / kv.PageSize
+	return o, nil
+}
+
+// freeMemory reads what the machine could still give.
+func freeMemory() (int64, error) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
+			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, errors.New("no MemAvailable in /proc/meminfo")
+}
+
+// run computes until ctx ends.
+func (w *workerRole) run(ctx context.Context) error { return w.engine.Run(ctx) }
+
+// free gives everything back, after run.
+func (w *workerRole) free() {
+	if w.model != nil {
+		w.model.Free()
+	}
+	if w.backend != nil {
+		w.backend.Close()
+	}
+}
+
+func randomID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
