@@ -64,7 +64,11 @@ func indexOf(k Value) (int, bool) {
 // nil if there is none.
 func at(o Value, i int) Value {
 	if t, ok := strOf(o); ok {
-		return runeAt(t, i)
+		c, ok := runeAt(t, i)
+		if !ok {
+			return nil
+		}
+		return like(o, c)
 	}
 	var items []Value
 	switch c := o.(type) {
@@ -92,30 +96,28 @@ func at(o Value, i int) Value {
 	return items[i]
 }
 
-func runeAt(t string, i int) Value {
+func runeAt(t string, i int) (string, bool) {
 	if i < 0 {
 		i += utf8.RuneCountInString(t)
 	}
 	if i < 0 {
-		return nil
+		return "", false
 	}
 	for j := range t {
 		if i == 0 {
 			_, n := utf8.DecodeRuneInString(t[j:])
-			return strVal(t[j : j+n])
+			return t[j : j+n], true
 		}
 		i--
 	}
-	return nil
+	return "", false
 }
 
 // pyAttr returns an attribute of the Python type, nil if it has none of that
 // name, Undefined if the sandbox hides it.
 func (s *state) pyAttr(o Value, name string) (Value, error) {
 	if strings.HasPrefix(name, "__") && strings.HasSuffix(name, "__") && len(name) > 4 {
-		if _, ok := o.(*undefVal); !ok {
-			return unsafeAttr(o, name), nil
-		}
+		return unsafeAttr(o, name), nil
 	}
 	switch c := o.(type) {
 	case *undefVal:
@@ -188,7 +190,7 @@ func rangeAttr(r *rangeVal, name string) Value {
 	case "step":
 		return intVal(r.step)
 	}
-	return nil
+	return method(r, name, tupleMethods, nil)
 }
 
 func numberAttr(o Value, name string) Value {
@@ -196,6 +198,9 @@ func numberAttr(o Value, name string) Value {
 	self := func(*state, *args) (Value, error) { return o, nil }
 	switch name {
 	case "real":
+		if !n.isFloat {
+			return intOf(n.big()) // True.real is 1
+		}
 		return o
 	case "imag":
 		if n.isFloat {
@@ -288,17 +293,21 @@ func clampIndex(n number) int {
 	return int(max(-far, min(far, n.i)))
 }
 
-// spanOf turns slice bounds into start, step and count for a length of n.
-func spanOf(n int, b [3]*int) (start, step, count int, err error) {
-	step = 1
+// span is a slice of a sequence: count items from start, step apart; stop is
+// Python's, which ranges show.
+type span struct{ start, stop, step, count int }
+
+// spanOf turns slice bounds into a span of a sequence of n items.
+func spanOf(n int, b [3]*int) (span, error) {
+	sp := span{step: 1}
 	if b[2] != nil {
-		step = *b[2]
+		sp.step = *b[2]
 	}
-	if step == 0 {
-		return 0, 0, 0, errorf("slice step cannot be zero")
+	if sp.step == 0 {
+		return span{}, errorf("slice step cannot be zero")
 	}
 	lowest, highest := 0, n
-	if step < 0 {
+	if sp.step < 0 {
 		lowest, highest = -1, n-1
 	}
 	place := func(p *int, otherwise int) int {
@@ -311,31 +320,31 @@ func spanOf(n int, b [3]*int) (start, step, count int, err error) {
 		}
 		return max(lowest, min(highest, i))
 	}
-	var stop int
-	if step > 0 {
-		start, stop = place(b[0], 0), place(b[1], n)
-		count = (stop - start + step - 1) / step
+	if sp.step > 0 {
+		sp.start, sp.stop = place(b[0], 0), place(b[1], n)
+		sp.count = (sp.stop - sp.start + sp.step - 1) / sp.step
 	} else {
-		start, stop = place(b[0], n-1), place(b[1], -1)
-		count = (stop - start + step + 1) / step
+		sp.start, sp.stop = place(b[0], n-1), place(b[1], -1)
+		sp.count = (sp.stop - sp.start + sp.step + 1) / sp.step
 	}
-	return start, step, max(0, count), nil
+	sp.count = max(0, sp.count)
+	return sp, nil
 }
 
 func (s *state) sliceItems(items []Value, b [3]*int) ([]Value, error) {
-	start, step, count, err := spanOf(len(items), b)
+	sp, err := spanOf(len(items), b)
 	if err != nil {
 		return nil, err
 	}
-	if step == 1 {
-		return items[start : start+count : start+count], nil
+	if sp.step == 1 {
+		return items[sp.start : sp.start+sp.count : sp.start+sp.count], s.step(1)
 	}
-	if err := s.items(count); err != nil {
+	if err := s.items(sp.count); err != nil {
 		return nil, err
 	}
-	out := make([]Value, count)
+	out := make([]Value, sp.count)
 	for i := range out {
-		out[i] = items[start+i*step]
+		out[i] = items[sp.start+i*sp.step]
 	}
 	return out, nil
 }
@@ -345,24 +354,24 @@ func (s *state) sliceStr(t string, b [3]*int) (string, error) {
 		return "", err
 	}
 	if isASCII(t) {
-		start, step, count, err := spanOf(len(t), b)
-		if err != nil || step == 1 {
-			return t[start : start+count], err
+		sp, err := spanOf(len(t), b)
+		if err != nil || sp.step == 1 {
+			return t[sp.start : sp.start+sp.count], err
 		}
-		out := make([]byte, count)
+		out := make([]byte, sp.count)
 		for i := range out {
-			out[i] = t[start+i*step]
+			out[i] = t[sp.start+i*sp.step]
 		}
 		return string(out), nil
 	}
 	runes := []rune(t)
-	start, step, count, err := spanOf(len(runes), b)
+	sp, err := spanOf(len(runes), b)
 	if err != nil {
 		return "", err
 	}
-	out := make([]rune, count)
+	out := make([]rune, sp.count)
 	for i := range out {
-		out[i] = runes[start+i*step]
+		out[i] = runes[sp.start+i*sp.step]
 	}
 	return string(out), nil
 }
@@ -377,10 +386,12 @@ func isASCII(t string) bool {
 }
 
 func sliceRange(r *rangeVal, b [3]*int) (Value, error) {
-	start, step, count, err := spanOf(int(r.n), b)
+	sp, err := spanOf(int(r.n), b)
 	if err != nil {
 		return nil, err
 	}
-	first, st := r.start+int64(start)*r.step, int64(step)*r.step
-	return &rangeVal{start: first, stop: first + int64(count)*st, step: st, n: int64(count)}, nil
+	return &rangeVal{
+		start: r.start + int64(sp.start)*r.step, stop: r.start + int64(sp.stop)*r.step,
+		step: int64(sp.step) * r.step, n: int64(sp.count),
+	}, nil
 }

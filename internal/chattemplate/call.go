@@ -266,7 +266,7 @@ func (m *macroVal) attr(name string) Value {
 	case "name":
 		return strVal(m.def.name)
 	case "arguments":
-		l := &listVal{}
+		l := &tupleVal{}
 		for _, p := range m.params {
 			l.items = append(l.items, strVal(p))
 		}

@@ -34,8 +34,8 @@ func init() {
 		"items": filterItems, "dictsort": filterDictSort, "sort": filterSort, "unique": filterUnique,
 		"groupby": filterGroupBy, "sum": filterSum, "min": minMaxFilter("min"), "max": minMaxFilter("max"),
 		"batch": filterBatch, "slice": filterSlice,
-		"map": filterMap, "select": selectFilter("select", false, true), "reject": selectFilter("reject", false, false),
-		"selectattr": selectFilter("selectattr", true, true), "rejectattr": selectFilter("rejectattr", true, false),
+		"map": filterMap, "select": selectFilter(false, true), "reject": selectFilter(false, false),
+		"selectattr": selectFilter(true, true), "rejectattr": selectFilter(true, false),
 	}
 }
 
@@ -222,7 +222,12 @@ func filterLast(s *state, v Value, a *args) (Value, error) {
 	if len(items) == 0 {
 		return &undefVal{hint: "No last item, sequence was empty."}, nil
 	}
-	return items[len(items)-1], nil
+	last := items[len(items)-1]
+	if _, ok := v.(markupVal); ok {
+		t, _ := strOf(last)
+		return markupVal(t), nil
+	}
+	return last, nil
 }
 
 func filterList(s *state, v Value, a *args) (Value, error) {
@@ -257,25 +262,27 @@ func filterReverse(s *state, v Value, a *args) (Value, error) {
 	for i, it := range items {
 		out[len(items)-1-i] = it
 	}
+	if _, ok := v.(*iterVal); ok {
+		return &listVal{out}, nil // what cannot be walked backwards becomes a list
+	}
 	it := &sliceIter{items: out}
 	return &iterVal{next: it.next}, nil
 }
 
-func filterItems(s *state, v Value, a *args) (Value, error) {
+func filterItems(_ *state, v Value, a *args) (Value, error) {
 	if _, err := a.positional("items", 0, 0); err != nil {
 		return nil, err
 	}
-	switch d := v.(type) {
-	case *undefVal:
-		return generator(&sliceIter{}), nil
-	case *dictVal:
-		it, err := s.iter(&viewVal{dict: d, kind: viewItems})
-		return generator(it), err
-	}
-	return nil, errorf("Can only get item pairs from a mapping.")
+	return later(func(s *state) ([]Value, error) {
+		switch d := v.(type) {
+		case *undefVal:
+			return nil, nil
+		case *dictVal:
+			return s.list(&viewVal{dict: d, kind: viewItems})
+		}
+		return nil, errorf("Can only get item pairs from a mapping.")
+	}), nil
 }
-
-func generator(it iterator) Value { return &iterVal{next: it.next} }
 
 func filterInt(s *state, v Value, a *args) (Value, error) {
 	p, err := a.bind("int", 0, "default", "base")
@@ -311,13 +318,20 @@ func filterInt(s *state, v Value, a *args) (Value, error) {
 	switch {
 	case !ok, n.isFloat && math.IsNaN(n.f):
 		return def, nil
-	case n.isFloat && math.IsInf(n.f, 0):
-		return nil, errorf("cannot convert float infinity to integer")
 	case n.isFloat:
-		b, _ := big.NewFloat(n.f).Int(nil)
-		return intOf(b), nil
+		b, err := wholeFloat(n.f)
+		return intOf(b), err
 	}
 	return intOf(n.big()), nil
+}
+
+// wholeFloat is Python's int(f).
+func wholeFloat(f float64) (*big.Int, error) {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return new(big.Int), errorf("cannot convert float infinity or NaN to integer")
+	}
+	b, _ := big.NewFloat(f).Int(nil)
+	return b, nil
 }
 
 // parseInt is Python's int(t, base).
@@ -522,9 +536,9 @@ func filterAttr(s *state, v Value, a *args) (Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, err := s.str(p[0])
-	if err != nil {
-		return nil, err
+	name, ok := strOf(p[0])
+	if !ok {
+		return nil, errorf("attribute name must be string, not '%s'", p[0].typeName())
 	}
 	x, err := s.pyAttr(v, name)
 	if x == nil && err == nil {

@@ -1,15 +1,66 @@
 package chattemplate
 
-func (s *state) lazy(v Value, next func(it iterator) func(*state) (Value, error)) (Value, error) {
-	it, err := s.iter(v)
-	if err != nil {
-		return nil, err
-	}
-	return &iterVal{next: next(it)}, nil
+import "math"
+
+// lazily returns a generator over v, which like Python's touches nothing until
+// it is walked; next makes its items.
+func lazily(v Value, next func(s *state, it iterator) (Value, error)) Value {
+	var it iterator
+	return &iterVal{next: func(s *state) (Value, error) {
+		if it == nil {
+			var err error
+			if it, err = s.iter(v); err != nil {
+				return nil, err
+			}
+		}
+		if err := s.step(1); err != nil {
+			return nil, err
+		}
+		return next(s, it)
+	}}
 }
 
-func filterMap(s *state, v Value, a *args) (Value, error) {
+// later returns a generator over the list that make returns when the generator
+// is first walked.
+func later(make func(s *state) ([]Value, error)) Value {
+	var it iterator
+	return &iterVal{next: func(s *state) (Value, error) {
+		if it == nil {
+			items, err := make(s)
+			if err != nil {
+				return nil, err
+			}
+			it = &sliceIter{items: items}
+		}
+		return it.next(s)
+	}}
+}
+
+// empty is Undefined's or an empty sequence's generator.
+func empty() Value { return &iterVal{next: (&sliceIter{}).next} }
+
+// filterMap applies a filter, or reads an attribute of, each item.
+func filterMap(_ *state, v Value, a *args) (Value, error) {
+	if !truth(v) {
+		return empty(), nil
+	}
 	var fn func(s *state, x Value) (Value, error)
+	return lazily(v, func(s *state, it iterator) (Value, error) {
+		if fn == nil {
+			var err error
+			if fn, err = mapper(s, a); err != nil {
+				return nil, err
+			}
+		}
+		x, err := it.next(s)
+		if err != nil || x == nil {
+			return nil, err
+		}
+		return fn(s, x)
+	}), nil
+}
+
+func mapper(s *state, a *args) (func(s *state, x Value) (Value, error), error) {
 	if _, ok := a.kwarg("attribute"); ok && len(a.pos) == 0 {
 		rest := &args{kw: a.kw}
 		attr, def := rest.takeKw("attribute"), rest.takeKw("default")
@@ -17,85 +68,69 @@ func filterMap(s *state, v Value, a *args) (Value, error) {
 			return nil, errorf("Unexpected keyword argument '%s'", rest.kw[0].name)
 		}
 		get, err := s.getter(attr, def, false)
-		if err != nil {
-			return nil, err
-		}
-		fn = func(_ *state, x Value) (Value, error) { return get(x) }
-	} else {
-		if len(a.pos) == 0 {
-			return nil, errorf("map requires a filter argument")
-		}
-		name, _ := strOf(a.pos[0])
-		rest := &args{pos: a.pos[1:], kw: a.kw}
-		fn = func(s *state, x Value) (Value, error) {
-			f := filterTable[name]
-			if f == nil {
-				return nil, errorf("No filter named '%s'.", name)
-			}
-			return f(s, x, rest)
-		}
+		return func(_ *state, x Value) (Value, error) { return get(x) }, err
 	}
-	if !truth(v) {
-		return generator(&sliceIter{}), nil
+	if len(a.pos) == 0 {
+		return nil, errorf("map requires a filter argument")
 	}
-	return s.lazy(v, func(it iterator) func(*state) (Value, error) {
-		return func(s *state) (Value, error) {
-			x, err := it.next(s)
-			if err != nil || x == nil {
-				return nil, err
-			}
-			if err := s.step(1); err != nil {
-				return nil, err
-			}
-			return fn(s, x)
-		}
-	})
+	name, _ := strOf(a.pos[0])
+	f := filterTable[name]
+	if f == nil {
+		f = func(*state, Value, *args) (Value, error) { return nil, errorf("No filter named '%s'.", name) }
+	}
+	rest := &args{pos: a.pos[1:], kw: a.kw}
+	return func(s *state, x Value) (Value, error) { return f(s, x, rest) }, nil
 }
 
 // selectFilter keeps the items for which a test, of the item or of its
 // attribute, has the wanted outcome.
-func selectFilter(name string, byAttr, want bool) filterFunc {
-	return func(s *state, v Value, a *args) (Value, error) {
+func selectFilter(byAttr, want bool) filterFunc {
+	return func(_ *state, v Value, a *args) (Value, error) {
 		if !truth(v) {
-			return generator(&sliceIter{}), nil
+			return empty(), nil
 		}
 		rest := &args{pos: a.pos, kw: a.kw}
-		get := func(x Value) (Value, error) { return x, nil }
-		if byAttr {
-			if len(a.pos) == 0 {
-				return nil, errorf("Missing parameter for attribute name")
-			}
-			var err error
-			if get, err = s.getter(a.pos[0], nil, false); err != nil {
-				return nil, err
-			}
-			rest.pos = rest.pos[1:]
-		}
-		return s.lazy(v, func(it iterator) func(*state) (Value, error) {
-			return func(s *state) (Value, error) {
-				for {
-					x, err := it.next(s)
-					if err != nil || x == nil {
-						return nil, err
-					}
-					if err := s.step(1); err != nil {
-						return nil, err
-					}
-					y, err := get(x)
-					if err != nil {
-						return nil, err
-					}
-					ok, err := s.passes(y, rest)
-					if err != nil {
-						return nil, err
-					}
-					if ok == want {
-						return x, nil
-					}
+		var get func(Value) (Value, error)
+		return lazily(v, func(s *state, it iterator) (Value, error) {
+			if get == nil {
+				var err error
+				if get, err = selected(s, rest, byAttr); err != nil {
+					return nil, err
 				}
 			}
-		})
+			for {
+				x, err := it.next(s)
+				if err != nil || x == nil {
+					return nil, err
+				}
+				y, err := get(x)
+				if err != nil {
+					return nil, err
+				}
+				ok, err := s.passes(y, rest)
+				if err != nil {
+					return nil, err
+				}
+				if ok == want {
+					return x, nil
+				}
+			}
+		}), nil
 	}
+}
+
+// selected returns what reads the value to test from an item; it takes the
+// attribute's name from the arguments.
+func selected(s *state, a *args, byAttr bool) (func(Value) (Value, error), error) {
+	if !byAttr {
+		return func(x Value) (Value, error) { return x, s.step(1) }, nil
+	}
+	if len(a.pos) == 0 {
+		return nil, errorf("Missing parameter for attribute name")
+	}
+	get, err := s.getter(a.pos[0], nil, false)
+	a.pos = a.pos[1:]
+	return get, err
 }
 
 // passes applies the test named by the first argument, truth without one.
@@ -208,12 +243,7 @@ func filterUnique(s *state, v Value, a *args) (Value, error) {
 		return nil, err
 	}
 	seen := newDict(0)
-	items, err := s.list(v)
-	if err != nil {
-		return nil, err
-	}
-	it := &sliceIter{items: items}
-	return &iterVal{next: func(s *state) (Value, error) {
+	return lazily(v, func(s *state, it iterator) (Value, error) {
 		for {
 			x, err := it.next(s)
 			if err != nil || x == nil {
@@ -231,7 +261,7 @@ func filterUnique(s *state, v Value, a *args) (Value, error) {
 				return x, seen.set(k, none)
 			}
 		}
-	}}, nil
+	}), nil
 }
 
 func filterGroupBy(s *state, v Value, a *args) (Value, error) {
@@ -293,6 +323,9 @@ func filterSum(s *state, v Value, a *args) (Value, error) {
 	get, err := s.getter(p[0], nil, false)
 	if err != nil {
 		return nil, err
+	}
+	if _, ok := strOf(total); ok {
+		return nil, errorf("sum() can't sum strings [use ''.join(seq) instead]")
 	}
 	items, err := s.list(v)
 	if err != nil {
@@ -357,64 +390,77 @@ func wholeNumber(v Value) (int, error) {
 	return clampIndex(n), nil
 }
 
-func filterBatch(s *state, v Value, a *args) (Value, error) {
+func filterBatch(_ *state, v Value, a *args) (Value, error) {
 	p, err := a.bind("batch", 1, "linecount", "fill_with")
 	if err != nil {
 		return nil, err
 	}
-	size, err := wholeNumber(p[0])
-	if err != nil {
-		return nil, err
-	}
+	return later(func(s *state) ([]Value, error) { return s.batch(v, p[0], p[1]) }), nil
+}
+
+func (s *state) batch(v, count, fill Value) ([]Value, error) {
 	items, err := s.list(v)
 	if err != nil {
 		return nil, err
 	}
-	out := &listVal{}
-	var row []Value
+	if err := s.items(len(items)); err != nil {
+		return nil, err
+	}
+	size := -1 // never reached
+	if n, ok := numberOf(count); ok && !n.isFloat {
+		size = clampIndex(n)
+	} else if ok && n.f == math.Trunc(n.f) && math.Abs(n.f) < 1<<40 {
+		size = int(n.f)
+	}
+	var out, row []Value
 	for _, x := range items {
 		if len(row) == size {
-			out.items = append(out.items, &listVal{row})
+			out = append(out, &listVal{row})
 			row = nil
 		}
 		row = append(row, x)
 	}
-	if len(row) > 0 {
-		if p[1] != nil && p[1] != none && len(row) < size {
-			if err := s.items(size); err != nil {
-				return nil, err
-			}
-			for len(row) < size {
-				row = append(row, p[1])
-			}
-		}
-		out.items = append(out.items, &listVal{row})
+	if len(row) == 0 {
+		return out, nil
 	}
-	return generator(&sliceIter{items: out.items}), s.items(len(items))
+	if fill != nil && fill != none {
+		if size, err = wholeNumber(count); err != nil {
+			return nil, err
+		}
+		if err := s.items(size - len(row)); err != nil {
+			return nil, err
+		}
+		for len(row) < size {
+			row = append(row, fill)
+		}
+	}
+	return append(out, &listVal{row}), nil
 }
 
-func filterSlice(s *state, v Value, a *args) (Value, error) {
+func filterSlice(_ *state, v Value, a *args) (Value, error) {
 	p, err := a.bind("slice", 1, "slices", "fill_with")
 	if err != nil {
 		return nil, err
 	}
-	n, err := wholeNumber(p[0])
-	if err != nil {
-		return nil, err
-	}
+	return later(func(s *state) ([]Value, error) { return s.slices(v, p[0], p[1]) }), nil
+}
+
+func (s *state) slices(v, count, fill Value) ([]Value, error) {
 	items, err := s.list(v)
 	if err != nil {
 		return nil, err
 	}
+	n, err := wholeNumber(count)
+	if err != nil {
+		return nil, err
+	}
 	if n == 0 {
-		return &iterVal{next: func(*state) (Value, error) {
-			return nil, errorf("integer division or modulo by zero")
-		}}, nil
+		return nil, errorf("integer division or modulo by zero")
 	}
 	if n < 0 {
-		return generator(&sliceIter{}), nil
+		return nil, nil
 	}
-	if err := s.items(n); err != nil {
+	if err := s.items(n + len(items)); err != nil {
 		return nil, err
 	}
 	per, extra := len(items)/n, len(items)%n
@@ -425,11 +471,11 @@ func filterSlice(s *state, v Value, a *args) (Value, error) {
 			end++
 		}
 		part := append([]Value{}, items[start:end]...)
-		if p[1] != nil && p[1] != none && i >= extra {
-			part = append(part, p[1])
+		if fill != nil && fill != none && i >= extra {
+			part = append(part, fill)
 		}
 		out = append(out, &listVal{part})
 		start = end
 	}
-	return generator(&sliceIter{items: out}), nil
+	return out, nil
 }

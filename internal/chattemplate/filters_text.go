@@ -13,6 +13,15 @@ var htmlEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"
 
 func escapeHTML(t string) string { return htmlEscaper.Replace(t) }
 
+// escaped is v's text, escaped unless it is marked safe.
+func (s *state) escaped(v Value) (string, error) {
+	if m, ok := v.(markupVal); ok {
+		return string(m), nil
+	}
+	t, err := s.str(v)
+	return escapeHTML(t), err
+}
+
 func filterSafe(s *state, v Value, a *args) (Value, error) {
 	if _, err := a.positional("safe", 0, 0); err != nil {
 		return nil, err
@@ -122,16 +131,20 @@ func filterTruncate(s *state, v Value, a *args) (Value, error) {
 			return nil, errorf("object of type '%s' has no len()", p[2].typeName())
 		}
 	}
-	t, ok := strOf(v)
-	if !ok {
-		return nil, errorf("object of type '%s' has no len()", v.typeName())
-	}
 	keep := nums[0] - utf8.RuneCountInString(end)
 	if keep < 0 || nums[1] < 0 {
 		return nil, errorf("expected length >= %d, got %d", utf8.RuneCountInString(end), nums[0])
 	}
-	if utf8.RuneCountInString(t) <= nums[0]+nums[1] {
-		return v, s.text(len(t))
+	n, ok := length(v)
+	if !ok {
+		return nil, errorf("object of type '%s' has no len()", v.typeName())
+	}
+	if n <= nums[0]+nums[1] {
+		return v, s.step(n/16 + 1)
+	}
+	t, ok := strOf(v)
+	if !ok {
+		return nil, errorf("cannot truncate a %s", v.typeName())
 	}
 	t = t[:byteAt(t, keep)]
 	if i := strings.LastIndexByte(t, ' '); i >= 0 && !given(p[1]) {
@@ -266,22 +279,19 @@ func filterXMLAttr(s *state, v Value, a *args) (Value, error) {
 		if _, undef := d.vals[i].(*undefVal); undef || d.vals[i] == none {
 			continue
 		}
-		key, err := s.str(k)
-		if err != nil {
-			return nil, err
+		key, ok := strOf(k)
+		if !ok {
+			return nil, errorf("expected string or bytes-like object, got '%s'", k.typeName())
 		}
 		if strings.IndexFunc(key, func(r rune) bool { return isSpace(r) || strings.ContainsRune("/>=", r) }) >= 0 {
 			return nil, errorf("Invalid character in attribute name: %s", reprStr(key))
 		}
-		val, err := s.str(d.vals[i])
+		val, err := s.escaped(d.vals[i])
 		if err != nil {
 			return nil, err
 		}
 		if b.Len() > 0 || p[0] == nil || truth(p[0]) {
 			b.WriteByte(' ')
-		}
-		if _, safe := d.vals[i].(markupVal); !safe {
-			val = escapeHTML(val)
 		}
 		b.WriteString(escapeHTML(key) + `="` + val + `"`)
 		if err := s.text(b.Len()); err != nil {
@@ -316,7 +326,8 @@ func filterFileSize(s *state, v Value, a *args) (Value, error) {
 	case f == 1:
 		return strVal("1 Byte"), nil
 	case f < base:
-		return strVal(fmt.Sprintf("%d Bytes", int64(f))), nil
+		b, err := wholeFloat(f)
+		return strVal(fmt.Sprintf("%d Bytes", b)), err
 	}
 	unit := base
 	for i, name := range suffix {

@@ -134,11 +134,6 @@ func (s *state) format(v Value, spec string) (string, error) {
 	if !ok {
 		return "", errorf("unsupported format string passed to %s.__format__", v.typeName())
 	}
-	if _, isBool := v.(boolVal); isBool && f.kind == 0 {
-		if t, _ := s.str(v); f.align != '=' {
-			return f.formatStr(t)
-		}
-	}
 	if !n.isFloat && strings.IndexByte("eEfFgG%", f.kind) < 0 || !n.isFloat && f.kind == 0 {
 		return f.formatInt(n.big())
 	}
@@ -441,7 +436,7 @@ func (f *fieldFormatter) lookup(name string) (Value, error) {
 	if i < 0 {
 		i = len(name)
 	}
-	v, err := f.first(name[:i])
+	v, err := f.first(name[:i], i < len(name))
 	for rest := name[i:]; err == nil && rest != ""; {
 		if rest[0] == '[' {
 			end := strings.IndexByte(rest, ']')
@@ -467,10 +462,12 @@ func (f *fieldFormatter) lookup(name string) (Value, error) {
 	return v, err
 }
 
-func (f *fieldFormatter) first(name string) (Value, error) {
+// first returns the argument a field starts with; more tells that an attribute
+// or index follows, where CPython below 3.14 does not number automatically.
+func (f *fieldFormatter) first(name string, more bool) (Value, error) {
 	n, err := strconv.Atoi(name)
 	switch {
-	case name == "":
+	case name == "" && !more:
 		if f.auto < 0 {
 			return nil, errorf("cannot switch from manual field specification to automatic field numbering")
 		}

@@ -203,7 +203,12 @@ func (lx *lexer) blockEnd(i int) int {
 	return -1
 }
 
+// raw and comment accept a template that ends right after their start, as
+// jinja2 does.
 func (lx *lexer) raw() error {
+	if lx.pos == len(lx.src) {
+		return nil
+	}
 	for i := lx.pos; ; {
 		j := strings.Index(lx.src[i:], "{%")
 		if j < 0 {
@@ -228,6 +233,9 @@ func (lx *lexer) raw() error {
 }
 
 func (lx *lexer) comment() error {
+	if lx.pos == len(lx.src) {
+		return nil
+	}
 	j := strings.Index(lx.src[lx.pos:], "#}")
 	if j < 0 {
 		return lx.fail("Missing end of comment tag")

@@ -124,11 +124,11 @@ func seqIndex(s *state, v Value, a *args) (Value, error) {
 		k := clampIndex(n)
 		b[i] = &k
 	}
-	start, _, count, err := spanOf(len(items), b)
+	sp, err := spanOf(len(items), b)
 	if err != nil {
 		return nil, err
 	}
-	for i := start; i < start+count; i++ {
+	for i := sp.start; i < sp.start+sp.count; i++ {
 		eq, err := s.equal(items[i], p[0], 0)
 		if err != nil {
 			return nil, err

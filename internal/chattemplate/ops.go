@@ -509,6 +509,10 @@ func (s *state) equal(l, r Value, depth int) (bool, error) {
 		if b, ok := r.(*dictVal); ok {
 			return s.equalDicts(a, b, depth)
 		}
+	case *viewVal:
+		if b, ok := r.(*viewVal); ok {
+			return s.equalViews(a, b, depth)
+		}
 	case *rangeVal:
 		if b, ok := r.(*rangeVal); ok {
 			return a.n == b.n && (a.n == 0 || a.start == b.start && (a.n == 1 || a.step == b.step)), nil
@@ -527,6 +531,22 @@ func (s *state) equalItems(a, b []Value, depth int) (bool, error) {
 		}
 	}
 	return true, s.step(len(a))
+}
+
+// equalViews compares keys and items as sets; values are never equal.
+func (s *state) equalViews(a, b *viewVal, depth int) (bool, error) {
+	if a.kind != b.kind || a.kind == viewValues || len(a.dict.keys) != len(b.dict.keys) {
+		return false, nil
+	}
+	if a.kind == viewItems {
+		return s.equalDicts(a.dict, b.dict, depth)
+	}
+	for _, k := range a.dict.keys {
+		if i, err := b.dict.find(k); err != nil || i < 0 {
+			return false, err
+		}
+	}
+	return true, s.step(len(a.dict.keys))
 }
 
 func (s *state) equalDicts(a, b *dictVal, depth int) (bool, error) {

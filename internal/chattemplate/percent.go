@@ -1,7 +1,6 @@
 package chattemplate
 
 import (
-	"math"
 	"math/big"
 	"strings"
 )
@@ -14,10 +13,11 @@ func (s *state) percentFormat(t string, v Value) (Value, error) {
 		p.args = a.items
 	case *dictVal:
 		p.args, p.dict, p.lenient = []Value{v}, a, true
+	case *listVal, *rangeVal, *undefVal:
+		// What can be subscripted may stay unused, like a dict.
+		p.args, p.lenient = []Value{v}, true
 	default:
 		p.args = []Value{v}
-		// A list, like a dict, may stay unused.
-		_, p.lenient = v.(*listVal)
 	}
 	out, err := p.run()
 	return strVal(out), err
@@ -220,10 +220,10 @@ func (p *percent) integer(f formatSpec, v Value) (string, error) {
 	}
 	b := n.big()
 	if n.isFloat {
-		if math.IsNaN(n.f) || math.IsInf(n.f, 0) {
-			return "", errorf("cannot convert float infinity or NaN to integer")
+		var err error
+		if b, err = wholeFloat(n.f); err != nil {
+			return "", err
 		}
-		b, _ = big.NewFloat(n.f).Int(nil)
 	}
 	if f.kind == 'i' || f.kind == 'u' {
 		f.kind = 'd'

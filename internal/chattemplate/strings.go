@@ -528,7 +528,11 @@ func strJoin(s *state, v Value, a *args) (Value, error) {
 	parts, n := make([]string, len(items)), 0
 	for i, it := range items {
 		t, ok := strOf(it)
-		if !ok {
+		if _, safe := v.(markupVal); safe {
+			if t, err = s.escaped(it); err != nil {
+				return nil, err
+			}
+		} else if !ok {
 			return nil, errorf("sequence item %d: expected str instance, %s found", i, it.typeName())
 		}
 		parts[i] = t

@@ -32,8 +32,8 @@ func init() {
 		"even":        modTest(2, 0),
 		"divisibleby": testDivisible,
 		"sameas":      testSame,
-		"filter":      func(_ *state, v Value, a *args) (bool, error) { t, _ := strOf(v); return filterTable[t] != nil, nil },
-		"test":        func(_ *state, v Value, a *args) (bool, error) { t, _ := strOf(v); return testTable[t] != nil, nil },
+		"filter":      knownTest(func(name string) bool { return filterTable[name] != nil }),
+		"test":        knownTest(func(name string) bool { return testTable[name] != nil }),
 	}
 	for op, names := range map[string]string{
 		"==": "eq equalto ==", "!=": "ne !=", "<": "lt lessthan <", "<=": "le <=",
@@ -51,6 +51,21 @@ func kind(f func(Value) bool) testFunc {
 			return false, err
 		}
 		return f(v), nil
+	}
+}
+
+// knownTest asks whether a name is in a table; like there, only what has a hash
+// can be asked for.
+func knownTest(known func(string) bool) testFunc {
+	return func(_ *state, v Value, a *args) (bool, error) {
+		if _, err := a.positional("test", 0, 0); err != nil {
+			return false, err
+		}
+		if _, err := hashKey(v, 0); err != nil {
+			return false, err
+		}
+		name, ok := strOf(v)
+		return ok && known(name), nil
 	}
 }
 

@@ -1,6 +1,7 @@
 package chattemplate
 
 import (
+	"fmt"
 	"math"
 	"math/big"
 	"strconv"
@@ -303,6 +304,8 @@ func hashKey(v Value, depth int) (dictKey, error) {
 		return dictKey{kind: 'r', s: "range:" + strconv.FormatInt(v.start, 10) + ":" + strconv.FormatInt(v.step, 10), n: v.n}, nil
 	case *funcVal:
 		return dictKey{kind: 'f', s: v.name}, nil
+	case *nsVal, *macroVal, *loopVal, *iterVal, *cyclerVal, *joinerVal:
+		return dictKey{kind: 'p', s: fmt.Sprintf("%p", v)}, nil
 	}
 	return dictKey{}, errorf("unhashable type: '%s'", v.typeName())
 }
@@ -321,6 +324,10 @@ func hashFloat(f float64) dictKey {
 	return dictKey{kind: 'd', n: int64(math.Float64bits(f))}
 }
 
+// maxKey bounds the comparable form of a tuple, in bytes: tuples that share
+// parts can be small and yet have exponentially many leaves.
+const maxKey = 1 << 16
+
 func hashTuple(t *tupleVal, depth int) (dictKey, error) {
 	if depth > maxValueDepth {
 		return dictKey{}, limitf("values nested deeper than %d", maxValueDepth)
@@ -337,6 +344,9 @@ func hashTuple(t *tupleVal, depth int) (dictKey, error) {
 		b = strconv.AppendInt(b, int64(len(k.s)), 36)
 		b = append(b, ':')
 		b = append(b, k.s...)
+		if len(b) > maxKey {
+			return dictKey{}, limitf("tuple too large for a key")
+		}
 	}
 	return dictKey{kind: 't', s: string(b)}, nil
 }

@@ -7,6 +7,7 @@ same with `output`, or `error` (the text of the exception) for cases that fail.
 The clock of strftime_now stands at 2025-07-10 12:00:00.
 """
 
+import copy
 import datetime
 import json
 import sys
@@ -77,7 +78,8 @@ def environment():
 
 def render(env, template, vars):
     try:
-        out = env.from_string(template).render(**vars)
+        # A copy, because some filters (indent of a list) change their input.
+        out = env.from_string(template).render(**copy.deepcopy(vars))
         out.encode()
         return {"output": out}
     except Exception as e:  # noqa: BLE001: every failure is a result here
