@@ -213,10 +213,10 @@ func (f *Router) Submit(_ context.Context, reqs []*router.Request) ([]*router.Ha
 		if entry != nil {
 			h.Digest = entry.Digest
 		}
-		f.open++
 		h.EventSource = &source{f: f, events: script(r, ids)}
 		handles = append(handles, h)
 	}
+	f.open += len(handles)
 	return handles, nil
 }
 
