@@ -12,6 +12,11 @@ typedef struct {
 	int slots;
 } tile16;
 
+// The pieces of a sequence's cache lie scattered and are too short for the
+// processor to see streams, so each pass asks for what comes next: scores for
+// the values of its tiles and the keys of the tiles after, gather for the first
+// keys of the next unit.
+
 typedef struct {
 	const ck_attention *a;
 	const ck_queries *u;
@@ -22,18 +27,29 @@ typedef struct {
 	float top[QUERIES], sum[QUERIES], fade[QUERIES];
 	tile16 tiles[BLOCK];
 	int ntiles;
+	const char *next[BLOCK]; // keys that the next unit begins with
 	float p[QUERIES][BLOCK * TILE]; // scores, then weights
 } state;
 
 // scores writes q·k of MR lanes and NT tiles.
 AI void scores(const int MR, const int NT, const int wide, state *s, long lane, int tile) {
 	const long d = s->a->kv.d;
+	const char *after[2];
 	vf acc[4][2];
+#pragma GCC unroll 2
+	for (int j = 0; j < NT; j++) after[j] = s->tiles[least(tile + NT + j, s->ntiles - 1)].k;
 #pragma GCC unroll 4
 	for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
 		for (int j = 0; j < NT; j++) acc[i][j] = v_zero();
 	for (long c = 0; c < d; c += 2) {
+		if (lane == 0) {
+#pragma GCC unroll 2
+			for (int j = 0; j < NT; j++) {
+				_mm_prefetch(s->tiles[tile + j].v + c * 2 * TILE, _MM_HINT_T0);
+				_mm_prefetch(after[j] + c * 2 * TILE, _MM_HINT_T0);
+			}
+		}
 		vf even[2], odd[2];
 #pragma GCC unroll 2
 		for (int j = 0; j < NT; j++) {
@@ -95,17 +111,21 @@ AI void gather(const int MR, const int NC, const int wide, state *s, long lane, 
 #pragma GCC unroll 4
 	for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
-		for (int j = 0; j < NC; j++) acc[i][j] = v_mul(v_loadm(s->out[lane + i] + c + 16 * j, m[j]), v_set(s->fade[lane + i]));
-	const int whole = c + 16 * NC <= d;
+		for (int j = 0; j < NC; j++) acc[i][j] = v_mul(v_loadw(s->out[lane + i] + c + 16 * j, c + 16 * NC <= d, m[j]), v_set(s->fade[lane + i]));
+	const int whole = c + 16 * NC <= d, fetch = lane == 0;
 	for (int t = 0; t < s->ntiles; t++) {
 		const tile16 *tile = &s->tiles[t];
 		long from = most(0, lo - tile->pos), to = least(hi - tile->pos, tile->slots);
 		for (long slot = from; slot < to; slot++) {
 			vf v[4];
+			if (fetch && s->next[t]) {
+#pragma GCC unroll 2
+				for (int j = 0; j < NC; j += 2) _mm_prefetch(s->next[t] + (slot * d + c + 16 * j) * 2, _MM_HINT_T1);
+			}
 #pragma GCC unroll 4
 			for (int j = 0; j < NC; j++) {
 				long at = slot * d + c + 16 * j;
-				if (wide) v[j] = v_loadm((const float *)tile->v + at, m[j]);
+				if (wide) v[j] = v_loadw((const float *)tile->v + at, whole, m[j]);
 				else if (whole) v[j] = v_wide((const uint16_t *)tile->v + at);
 				else v[j] = v_widem((const uint16_t *)tile->v + at, m[j]);
 			}
@@ -120,7 +140,7 @@ AI void gather(const int MR, const int NC, const int wide, state *s, long lane, 
 #pragma GCC unroll 4
 	for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
-		for (int j = 0; j < NC; j++) v_storem(s->out[lane + i] + c + 16 * j, m[j], acc[i][j]);
+		for (int j = 0; j < NC; j++) v_storew(s->out[lane + i] + c + 16 * j, whole, m[j], acc[i][j]);
 }
 
 // find fills the tiles of a block that lie in [lo, hi).

@@ -48,13 +48,19 @@ static void SETNAME(attend)(state *s) {
 	}
 }
 
-static void SETNAME(attention_unit)(void *arg, long unit) {
-	const ck_attention *a = arg;
-	const ck_queries *u = &a->units[unit];
+// queries handles one ck_queries; next, which may be NULL, comes after it on the
+// same thread.
+static void SETNAME(queries)(const ck_attention *a, const ck_queries *u, const ck_queries *next) {
 	const long d = a->kv.d, per = a->heads / a->kv.kv_heads, ldx = (a->heads + 2 * a->kv.kv_heads) * d;
 	state s;
 	s.a = a;
 	s.u = u;
+	for (long i = 0; i < BLOCK; i++) {
+		long page = i / page_tiles(&a->kv);
+		s.next[i] = 0;
+		if (next && page * a->kv.page_size < next->pos + next->n)
+			s.next[i] = head_base(&a->kv, F32, next->pages[page], next->kv_head) + i % page_tiles(&a->kv) * TILE * d * (F32 ? 4 : 2);
+	}
 	for (long from = 0; from < u->n * per; from += QUERIES) {
 		s.lanes = least(QUERIES, u->n * per - from);
 		for (long i = 0; i < s.lanes; i++) {
@@ -71,14 +77,27 @@ static void SETNAME(attention_unit)(void *arg, long unit) {
 		for (long i = 0; i < s.lanes; i++) {
 			long t = (from + i) / per, h = u->kv_head * per + (from + i) % per;
 			uint16_t *yb = a->yb ? a->yb + (u->row + t) * a->ldyb + h * d : 0;
-			for (long c = 0; c < d; c += 16) {
-				vm m = v_mask(0, d - c);
-				vf v = v_div(v_loadm(s.out[i] + c, m), v_set(s.sum[i]));
-				v_storem(s.out[i] + c, m, v);
-				keep_rounded(yb ? yb + c : 0, m, v);
-			}
+			float *out = s.out[i];
+			const vf sum = v_set(s.sum[i]);
+			EACH(d, {
+				vf v = v_div(v_loadw(out + i, whole, m), sum);
+				v_storew(out + i, whole, m, v);
+				if (yb) v_roundw(yb + i, whole, m, v);
+			});
 		}
 	}
 }
 
-static void SETNAME(attention)(ck_pool *pool, ck_attention *a) { ck_pool_run(pool, SETNAME(attention_unit), a, a->nunits); }
+// chunk is the number of neighbours that one thread takes at once: kv heads of
+// one sequence lie side by side.
+AI long SETNAME(chunk)(const ck_attention *a) { return most(1, least(a->kv.kv_heads, a->nunits / (4 * a->threads))); }
+
+static void SETNAME(attention_unit)(void *arg, long unit) {
+	const ck_attention *a = arg;
+	long n = SETNAME(chunk)(a), end = least(a->nunits, (unit + 1) * n);
+	for (long i = unit * n; i < end; i++) SETNAME(queries)(a, &a->units[i], i + 1 < end ? &a->units[i + 1] : 0);
+}
+
+static void SETNAME(attention)(ck_pool *pool, ck_attention *a) {
+	ck_pool_run(pool, SETNAME(attention_unit), a, up(a->nunits, SETNAME(chunk)(a)));
+}

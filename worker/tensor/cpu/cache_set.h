@@ -10,10 +10,10 @@ static void SETNAME(pack)(void *dst, const float *src, long c, long k) {
 			continue;
 		}
 		uint32_t *to = (uint32_t *)dst + j, pairs[8];
-		for (long i = 0; i < k; i += 16) {
-			v_round((uint16_t *)pairs, v_loadm(row + i, v_mask(0, k - i)));
-			for (long q = 0; q < least(8, up(k - i, 2)); q++) to[(i / 2 + q) * PANEL] = pairs[q];
-		}
+		EACH(k, {
+			v_round((uint16_t *)pairs, v_loadw(row + i, whole, m));
+			for (long q = 0; q < (whole ? 8 : up(k - i, 2)); q++) to[(i / 2 + q) * PANEL] = pairs[q];
+		});
 	}
 }
 
@@ -67,13 +67,13 @@ static void SETNAME(write_cache)(const ck_rope *a, const ck_place *at, const flo
 			memcpy((float *)base + values + slot * d, v, d * 4);
 			continue;
 		}
-		uint32_t *keys = (uint32_t *)((uint16_t *)base + tile * TILE * d);
-		for (long i = 0; i < d; i += 2) keys[i / 2 * TILE + lane] = half_bits(k[i]) | (uint32_t)half_bits(k[i + 1]) << 16;
+		uint32_t *keys = (uint32_t *)((uint16_t *)base + tile * TILE * d) + lane, pairs[8];
+		EACH(d, {
+			v_round((uint16_t *)pairs, v_loadw(k + i, whole, m));
+			for (long q = 0; q < (whole ? 8 : (d - i) / 2); q++) keys[(i / 2 + q) * TILE] = pairs[q];
+		});
 		uint16_t *to = (uint16_t *)base + values + slot * d;
-		for (long i = 0; i < d; i += 16) {
-			vm m = v_mask(0, d - i);
-			v_roundm(to + i, m, v_loadm(v + i, m));
-		}
+		EACH(d, { v_roundw(to + i, whole, m, v_loadw(v + i, whole, m)); });
 	}
 }
 
@@ -85,13 +85,14 @@ static void SETNAME(rope_row)(const ck_rope *a, long t) {
 		float *x = row + h * d;
 		const float *w = h < a->heads ? a->q_norm : a->k_norm;
 		if (w) norm_head(x, w, d, a->eps);
-		for (long i = 0; i < half; i += 16) {
-			vm m = v_mask(0, half - i);
-			vf lo = v_loadm(x + i, m), hi = v_loadm(x + half + i, m);
-			vf c = v_loadm(cos + i, m), s = v_loadm(sin + i, m);
-			v_storem(x + i, m, v_fnma(hi, s, v_mul(lo, c)));
-			v_storem(x + half + i, m, v_fma(lo, s, v_mul(hi, c)));
-		}
+		EACH(half, {
+			vf lo = v_loadw(x + i, whole, m);
+			vf hi = v_loadw(x + half + i, whole, m);
+			vf c = v_loadw(cos + i, whole, m);
+			vf s = v_loadw(sin + i, whole, m);
+			v_storew(x + i, whole, m, v_fnma(hi, s, v_mul(lo, c)));
+			v_storew(x + half + i, whole, m, v_fma(lo, s, v_mul(hi, c)));
+		});
 	}
 	SETNAME(write_cache)(a, a->places + t, row);
 }

@@ -87,6 +87,7 @@ typedef struct {
 	const ck_queries *units;
 	long ldyb, heads, nunits, window;
 	float scale;
+	int threads;
 } ck_attention;
 
 typedef struct {

@@ -9,7 +9,7 @@ enum { ST_BF16, ST_F32, ST_DOT };
 #define STEP 128        // bytes of a panel for one step: 2 inputs (bfloat16) or 1
 #define DEPTH 2048      // inputs in one pass when rows must be blocked
 #define ROW_BYTES (256 << 10) // rows that share a panel while they are in L2
-#define UNIT_BYTES (64 << 10) // weights in one unit of work
+#define UNIT_BYTES (96 << 10) // weights in one unit of work
 #define AHEAD 2048      // prefetch distance in bytes when a panel is read once
 #define SHRINK_ROWS 32  // rows in one shrink unit
 #define LANES 4         // accumulators of a shrink sum
@@ -98,11 +98,17 @@ AI void store(const int MR, const int NV, vf acc[][2], const block *b, int from)
 	for (int v = 0; v < NV; v++) {
 		int c = from + 16 * v;
 		vm m = v_mask(0, b->cols - c);
-		vf add = b->bias ? v_loadm(b->bias + c, m) : v_zero();
+		if (b->bias) {
+			vf add = v_loadm(b->bias + c, m);
 #pragma GCC unroll 16
-		for (int i = 0; i < MR; i++) {
-			vf s = b->bias ? v_add(acc[i][v], add) : acc[i][v];
-			v_storem(b->y + i * b->ldy + c, m, s);
+			for (int i = 0; i < MR; i++) acc[i][v] = v_add(acc[i][v], add);
+		}
+		if (b->cols - c >= 16) {
+#pragma GCC unroll 16
+			for (int i = 0; i < MR; i++) v_store(b->y + i * b->ldy + c, acc[i][v]);
+		} else {
+#pragma GCC unroll 16
+			for (int i = 0; i < MR; i++) v_storem(b->y + i * b->ldy + c, m, acc[i][v]);
 		}
 	}
 }
@@ -111,10 +117,16 @@ AI void store(const int MR, const int NV, vf acc[][2], const block *b, int from)
 AI void run(const int MR, const int NV, const int ST, const block *b, int from, int fetch) {
 	vf acc[MR_MAX][2];
 #pragma GCC unroll 2
-	for (int v = 0; v < NV; v++) {
-		vm m = v_mask(0, b->cols - from - 16 * v);
+	for (int v = 0; v < NV; v++)
 #pragma GCC unroll 16
-		for (int i = 0; i < MR; i++) acc[i][v] = b->load ? v_loadm(b->y + i * b->ldy + from + 16 * v, m) : v_zero();
+		for (int i = 0; i < MR; i++) acc[i][v] = v_zero();
+	if (b->load) {
+#pragma GCC unroll 2
+		for (int v = 0; v < NV; v++) {
+			vm m = v_mask(0, b->cols - from - 16 * v);
+#pragma GCC unroll 16
+			for (int i = 0; i < MR; i++) acc[i][v] = v_loadm(b->y + i * b->ldy + from + 16 * v, m);
+		}
 	}
 	const char *x = b->x, *w = b->w + 4 * from, *next = b->next;
 	const long ldx = b->ldx, stride = b->stride, inputs = ST == ST_BF16 ? 8 : 4;
@@ -147,7 +159,9 @@ typedef struct {
 // shrink_rows writes s [MR, n] of one group of n ranks. a is the group.
 AI void shrink_rows(const int MR, const int ST, const plan *p, const ck_term *t, long row, long rank, long n, const char *a) {
 	vf acc[SHRINK_MR][LANES];
+#pragma GCC unroll 4
 	for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
 		for (int u = 0; u < LANES; u++) acc[i][u] = v_zero();
 	const vm m = v_mask(0, n);
 	const long k = p->a->k, ldx = p->ldx, pairs = ST == ST_DOT ? up(k, 2) : k / 2;
@@ -185,6 +199,7 @@ AI void shrink_rows(const int MR, const int ST, const plan *p, const ck_term *t,
 		vf even, odd;
 		if (ST == ST_F32) even = v_loadm((const float *)w, m);
 		else v_wide2m((const uint16_t *)w, m, &even, &odd);
+#pragma GCC unroll 4
 		for (int i = 0; i < MR; i++) {
 			vf xv = v_set(((const float *)(x + i * ldx))[k - 1]);
 #pragma GCC unroll 4
@@ -192,50 +207,65 @@ AI void shrink_rows(const int MR, const int ST, const plan *p, const ck_term *t,
 				if (u == pairs % LANES) acc[i][u] = v_fma(xv, even, acc[i][u]);
 		}
 	}
+#pragma GCC unroll 4
 	for (int i = 0; i < MR; i++) {
 		vf s = v_add(v_add(acc[i][0], acc[i][1]), v_add(acc[i][2], acc[i][3]));
 		v_storem(t->s + (row + i - t->start) * t->rank + rank, m, v_mul(s, v_set(t->scale)));
 	}
 }
 
-// expand_rows adds B·s of one panel of B to MR rows. y and s are the first
-// row's; lanes [lo, hi) of the panel count.
-AI void expand_rows(const int MR, const int wide, const float *s, long lds, const char *b, long rank, float *y, long ldy, int lo, int hi) {
-	vf acc[4][2];
+// expand_rows adds B·s of one panel b of B to MR rows; y and s are the first
+// row's, lanes [lo, hi) of the panel count.
+AI void expand_rows(const int MR, const int ST, const float *s, const char *b, long rank, float *y, long ldy, int lo, int hi) {
+	vf acc[8][2];
+#pragma GCC unroll 8
 	for (int i = 0; i < MR; i++) acc[i][0] = acc[i][1] = v_zero();
-	if (wide) { // float32
-		for (long r = 0; r < rank; r++, b += STEP) {
-			vf b0 = v_load((const float *)b), b1 = v_load((const float *)b + 16);
-#pragma GCC unroll 4
-			for (int i = 0; i < MR; i++) {
-				vf sv = v_set(s[i * lds + r]);
-				acc[i][0] = v_fma(sv, b0, acc[i][0]);
-				acc[i][1] = v_fma(sv, b1, acc[i][1]);
-			}
-		}
-	} else {
-		for (long r = 0; r < rank; r += 2, b += STEP) {
-			vf e0, o0, e1, o1;
+	const float *end = s + (ST == ST_F32 ? rank : rank & ~1L);
+	for (; s < end; b += STEP) {
+		vf e0, o0, e1, o1;
+		if (ST == ST_F32) {
+			e0 = v_load((const float *)b);
+			e1 = v_load((const float *)b + 16);
+		} else {
 			v_wide2((const uint16_t *)b, &e0, &o0);
 			v_wide2((const uint16_t *)b + 32, &e1, &o1);
-#pragma GCC unroll 4
-			for (int i = 0; i < MR; i++) {
-				vf sv = v_set(s[i * lds + r]);
-				acc[i][0] = v_fma(sv, e0, acc[i][0]);
-				acc[i][1] = v_fma(sv, e1, acc[i][1]);
-				if (r + 1 == rank) continue;
-				sv = v_set(s[i * lds + r + 1]);
-				acc[i][0] = v_fma(sv, o0, acc[i][0]);
-				acc[i][1] = v_fma(sv, o1, acc[i][1]);
-			}
+		}
+#pragma GCC unroll 8
+		for (int i = 0; i < MR; i++) {
+			vf sv = v_set(s[i * rank]);
+			acc[i][0] = v_fma(sv, e0, acc[i][0]);
+			acc[i][1] = v_fma(sv, e1, acc[i][1]);
+			if (ST == ST_F32) continue;
+			sv = v_set(s[i * rank + 1]);
+			acc[i][0] = v_fma(sv, o0, acc[i][0]);
+			acc[i][1] = v_fma(sv, o1, acc[i][1]);
+		}
+		s += ST == ST_F32 ? 1 : 2;
+	}
+	if (ST != ST_F32 && (rank & 1)) {
+		vf e0, o0, e1, o1;
+		v_wide2((const uint16_t *)b, &e0, &o0);
+		v_wide2((const uint16_t *)b + 32, &e1, &o1);
+#pragma GCC unroll 8
+		for (int i = 0; i < MR; i++) {
+			vf sv = v_set(s[i * rank]);
+			acc[i][0] = v_fma(sv, e0, acc[i][0]);
+			acc[i][1] = v_fma(sv, e1, acc[i][1]);
 		}
 	}
-	for (int v = 0; v < 2; v++) {
-		vm m = v_mask(lo - 16 * v, hi - 16 * v);
-		for (int i = 0; i < MR; i++) {
-			float *at = y + i * ldy + 16 * v;
-			v_storem(at, m, v_add(v_loadm(at, m), acc[i][v]));
+	if (lo == 0 && hi == PANEL) {
+#pragma GCC unroll 8
+		for (int i = 0; i < MR; i++, y += ldy) {
+			v_store(y, v_add(v_load(y), acc[i][0]));
+			v_store(y + 16, v_add(v_load(y + 16), acc[i][1]));
 		}
+		return;
+	}
+	vm m0 = v_mask(lo, hi), m1 = v_mask(lo - 16, hi - 16);
+#pragma GCC unroll 8
+	for (int i = 0; i < MR; i++, y += ldy) {
+		v_storem(y, m0, v_add(v_loadm(y, m0), acc[i][0]));
+		v_storem(y + 16, m1, v_add(v_loadm(y + 16, m1), acc[i][1]));
 	}
 }
 

@@ -65,31 +65,41 @@ NOINLINE void SETNAME(shrink)(const plan *p, const ck_term *t, long r0, long r1)
 	}
 }
 
+#define EXPAND(MR)                                                                                           \
+	NOINLINE void SETNAME(expand_##MR)(const float *s, const char *b, long rank, float *y, long ldy, int lo, int hi) { \
+		expand_rows(MR, ST, s, b, rank, y, ldy, lo, hi);                                                     \
+	}
+EXPAND(1) EXPAND(2)
+#if MR_MAX > 5
+EXPAND(4) EXPAND(8)
+#endif
+#undef EXPAND
+
 // expand adds a term's contribution to rows [r0, r1) and columns [c0, c1) of y
 // [.., ldy], which lie inside the term. s is the intermediate of row r0.
 NOINLINE void SETNAME(expand)(const ck_term *t, const float *s, float *y, long ldy, long r0, long r1, long c0, long c1) {
-	const int wide = ST == ST_F32;
-	long size = (wide ? t->rank : up(t->rank, 2)) * STEP;
-	for (long c = (c0 - t->offset) / PANEL * PANEL; t->rank && c < c1 - t->offset; c += PANEL) {
+	const long rank = t->rank, size = depth_steps(ST, rank) * STEP;
+	for (long c = (c0 - t->offset) / PANEL * PANEL; rank && c < c1 - t->offset; c += PANEL) {
 		const char *b = (const char *)t->b + c / PANEL * size;
 		int lo = (int)most(0, c0 - t->offset - c), hi = (int)least(PANEL, c1 - t->offset - c);
 		float *at = y + r0 * ldy + t->offset + c;
 		long i = 0, n = r1 - r0;
-#if SHRINK_MR >= 4
-		for (; i + 4 <= n; i += 4) expand_rows(4, wide, s + i * t->rank, t->rank, b, t->rank, at + i * ldy, ldy, lo, hi);
+#if MR_MAX > 5
+		for (; i + 8 <= n; i += 8) SETNAME(expand_8)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
+		for (; i + 4 <= n; i += 4) SETNAME(expand_4)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
 #endif
-		for (; i + 2 <= n; i += 2) expand_rows(2, wide, s + i * t->rank, t->rank, b, t->rank, at + i * ldy, ldy, lo, hi);
-		for (; i < n; i++) expand_rows(1, wide, s + i * t->rank, t->rank, b, t->rank, at + i * ldy, ldy, lo, hi);
+		for (; i + 2 <= n; i += 2) SETNAME(expand_2)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
+		for (; i < n; i++) SETNAME(expand_1)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
 	}
 	if (!t->bias) return;
 	for (long r = r0; r < r1; r++)
 		for (long c = c0; c < c1; c++) y[r * ldy + c] += t->bias[c - t->offset];
 }
 
-// fetch_b asks for the part of B that a unit will need, before it multiplies:
+// fetch asks for the part of B that a unit will need, before it multiplies:
 // the pieces are too short for the processor to see a stream.
 static void SETNAME(fetch)(const ck_term *t, long c0, long c1) {
-	long size = (ST == ST_F32 ? t->rank : up(t->rank, 2)) * STEP;
+	long size = depth_steps(ST, t->rank) * STEP;
 	const char *from = (const char *)t->b + (c0 - t->offset) / PANEL * size;
 	const char *to = (const char *)t->b + up(c1 - t->offset, PANEL) * size;
 	for (; from < to; from += 64) _mm_prefetch(from, _MM_HINT_T1);

@@ -8,12 +8,6 @@ import (
 	"chorale/worker/tensor"
 )
 
-// hugeBytes is the size from which memory comes straight from the kernel with
-// huge pages asked for: 10-30 % more streaming bandwidth where transparent huge
-// pages are set to "madvise". Smaller blocks (adapters, vectors) come from the
-// allocator, because thousands of mappings would meet vm.max_map_count.
-const hugeBytes = 1 << 20
-
 // block is zeroed memory that does not move and is aligned to 64 bytes, so
 // that C code may be handed its address.
 type block struct {
@@ -30,13 +24,7 @@ func newBlock(count, size int) (*block, error) {
 	if n == 0 {
 		n = 64
 	}
-	var b *block
-	var err error
-	if n >= hugeBytes {
-		b, err = mapBlock(n)
-	} else {
-		b, err = smallBlock(n)
-	}
+	b, err := allocate(n)
 	if err != nil {
 		return nil, fmt.Errorf("cpu: allocating %d bytes: %w: %w", n, tensor.ErrOutOfMemory, err)
 	}

@@ -331,7 +331,7 @@ func (k *native) attention(j *attentionJob) error {
 	k.args.attention = C.ck_attention{
 		y: floats(j.dst.data), yb: halves(j.dst.shadow), ldyb: C.long(j.dst.stride), x: floats(j.qkv.data),
 		kv: j.kv.cache(j.layer), units: &list[0], nunits: C.long(n), heads: C.long(j.heads),
-		window: C.long(j.window), scale: C.float(j.scale),
+		window: C.long(j.window), scale: C.float(j.scale), threads: C.int(k.size),
 	}
 	C.call_attention(k.set, k.pool, &k.args.attention)
 	return nil

@@ -6,8 +6,14 @@
 // pieces cuts m rows of n values into units of about SERIAL values.
 AI long rows_per_unit(long n) { return most(1, SERIAL / most(n, 1)); }
 
-AI void keep_rounded(uint16_t *yb, vm m, vf v) {
-	if (yb) v_roundm(yb, m, v);
+// inverse_rms is 1/sqrt(mean(x²)+eps) in every lane.
+AI vf inverse_rms(const float *x, long n, float eps) {
+	vf sum = v_zero();
+	EACH(n, {
+		vf v = v_loadw(x + i, whole, m);
+		sum = v_fma(v, v, sum);
+	});
+	return v_set(1.0f / __builtin_sqrtf(v_sum(sum) / (float)n + eps));
 }
 
 static void norm_unit(void *arg, long unit) {
@@ -16,23 +22,16 @@ static void norm_unit(void *arg, long unit) {
 	for (long t = unit * per; t < least(a->m, (unit + 1) * per); t++) {
 		float *x = a->x + t * n, *y = a->y + t * n;
 		uint16_t *yb = a->yb ? a->yb + t * a->ldyb : 0;
-		vf sum = v_zero();
-		for (long i = 0; i < n; i += 16) {
-			vm m = v_mask(0, n - i);
-			vf v = v_loadm(x + i, m);
-			if (a->delta) {
-				v = v_add(v, v_loadm(a->delta + t * n + i, m));
-				v_storem(x + i, m, v);
-			}
-			sum = v_fma(v, v, sum);
+		if (a->delta) {
+			const float *delta = a->delta + t * n;
+			EACH(n, { v_storew(x + i, whole, m, v_add(v_loadw(x + i, whole, m), v_loadw(delta + i, whole, m))); });
 		}
-		vf inv = v_set(1.0f / __builtin_sqrtf(v_sum(sum) / (float)n + a->eps));
-		for (long i = 0; i < n; i += 16) {
-			vm m = v_mask(0, n - i);
-			vf v = v_mul(v_mul(v_loadm(x + i, m), inv), v_loadm(a->w + i, m));
-			v_storem(y + i, m, v);
-			keep_rounded(yb ? yb + i : 0, m, v);
-		}
+		const vf inv = inverse_rms(x, n, a->eps);
+		EACH(n, {
+			vf v = v_mul(v_mul(v_loadw(x + i, whole, m), inv), v_loadw(a->w + i, whole, m));
+			v_storew(y + i, whole, m, v);
+			if (yb) v_roundw(yb + i, whole, m, v);
+		});
 	}
 }
 
@@ -44,14 +43,13 @@ static void silu_unit(void *arg, long unit) {
 	for (long t = unit * per; t < least(a->m, (unit + 1) * per); t++) {
 		const float *gate = a->x + t * 2 * f, *high = gate + f;
 		uint16_t *yb = a->yb ? a->yb + t * a->ldyb : 0;
-		for (long i = 0; i < f; i += 16) {
-			vm m = v_mask(0, f - i);
-			vf g = v_loadm(gate + i, m);
+		EACH(f, {
+			vf g = v_loadw(gate + i, whole, m);
 			vf e = v_exp(v_sub(v_zero(), g));
-			vf v = v_mul(v_div(g, v_add(v_set(1.0f), e)), v_loadm(high + i, m));
-			v_storem(a->y + t * f + i, m, v);
-			keep_rounded(yb ? yb + i : 0, m, v);
-		}
+			vf v = v_mul(v_div(g, v_add(v_set(1.0f), e)), v_loadw(high + i, whole, m));
+			v_storew(a->y + t * f + i, whole, m, v);
+			if (yb) v_roundw(yb + i, whole, m, v);
+		});
 	}
 }
 
@@ -60,11 +58,11 @@ static void NAME(silu)(ck_pool *pool, ck_silu *a) { ck_pool_run(pool, silu_unit,
 static void round_unit(void *arg, long unit) {
 	const ck_round *a = arg;
 	const long n = a->n, per = rows_per_unit(n);
-	for (long t = unit * per; t < least(a->m, (unit + 1) * per); t++)
-		for (long i = 0; i < n; i += 16) {
-			vm m = v_mask(0, n - i);
-			v_roundm(a->xb + t * a->ldxb + i, m, v_loadm(a->x + t * n + i, m));
-		}
+	for (long t = unit * per; t < least(a->m, (unit + 1) * per); t++) {
+		const float *x = a->x + t * n;
+		uint16_t *xb = a->xb + t * a->ldxb;
+		EACH(n, { v_roundw(xb + i, whole, m, v_loadw(x + i, whole, m)); });
+	}
 }
 
 static void NAME(round)(ck_pool *pool, ck_round *a) { ck_pool_run(pool, round_unit, a, up(a->m, rows_per_unit(a->n))); }
@@ -73,11 +71,12 @@ static void NAME(round)(ck_pool *pool, ck_round *a) { ck_pool_run(pool, round_un
 static double sum_exp(const float *x, long n, float top) {
 	double sum = 0;
 	for (long at = 0; at < n; at += 512) {
+		const float *from = x + at;
 		vf part = v_zero();
-		for (long i = at; i < least(n, at + 512); i += 16) {
-			vm m = v_mask(0, n - i);
-			part = v_add(part, v_pick(m, v_exp(v_sub(v_loadm(x + i, m), v_set(top))), v_zero()));
-		}
+		EACH(least(512, n - at), {
+			vf e = v_exp(v_sub(v_loadw(from + i, whole, m), v_set(top)));
+			part = v_add(part, whole ? e : v_pick(m, e, v_zero()));
+		});
 		sum += v_sum(part);
 	}
 	return sum;
@@ -90,13 +89,13 @@ static void stats_unit(void *arg, long t) {
 	// Each lane keeps its largest value and where it first saw it. Positions are
 	// kept in float32 as a count of vectors: exact up to 2^24 of them.
 	vf top = v_set(-__builtin_inff()), at = v_zero();
-	for (long i = 0; i < n; i += 16) {
-		vm m = v_mask(0, n - i);
-		vf v = v_pick(m, v_loadm(x + i, m), v_set(-__builtin_inff()));
+	EACH(n, {
+		vf v = v_loadw(x + i, whole, m);
+		if (!whole) v = v_pick(m, v, v_set(-__builtin_inff()));
 		vm gt = v_gt(v, top);
 		top = v_pick(gt, v, top);
 		at = v_pick(gt, v_set((float)(i / 16)), at);
-	}
+	});
 	float tops[16], ats[16];
 	v_store(tops, top);
 	v_store(ats, at);

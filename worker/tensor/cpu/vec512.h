@@ -56,3 +56,34 @@ AI __m256i v_roundh(vf x) {
 }
 AI void v_round(uint16_t *p, vf x) { _mm256_storeu_si256((__m256i *)p, v_roundh(x)); }
 AI void v_roundm(uint16_t *p, vm m, vf x) { _mm256_mask_storeu_epi16(p, m, v_roundh(x)); }
+
+// A vector of which only some lanes may exist. Whole vectors avoid masked
+// stores, which later loads cannot be forwarded from.
+AI vf v_loadw(const float *p, int whole, vm m) { return whole ? v_load(p) : v_loadm(p, m); }
+AI void v_storew(float *p, int whole, vm m, vf x) {
+	if (whole) v_store(p, x);
+	else v_storem(p, m, x);
+}
+AI void v_roundw(uint16_t *p, int whole, vm m, vf x) {
+	if (whole) v_round(p, x);
+	else v_roundm(p, m, x);
+}
+
+// EACH runs body for the vectors of n values: i is the first lane, whole a
+// constant, m the lanes of the last vector.
+#define EACH(n, body)                              \
+	do {                                           \
+		long i = 0;                                \
+		for (; i + 16 <= (n); i += 16) {           \
+			const int whole = 1;                   \
+			const vm m = v_mask(0, 16);            \
+			(void)whole, (void)m;                  \
+			body                                   \
+		}                                          \
+		if (i < (n)) {                             \
+			const int whole = 0;                   \
+			const vm m = v_mask(0, (n) - i);       \
+			(void)whole;                           \
+			body                                   \
+		}                                          \
+	} while (0)
