@@ -13,19 +13,20 @@ import (
 	"chorale/services/status"
 )
 
-// requests makes one router request per prompt.
-func requests(req *choralev1.GenerateRequest) ([]*router.Request, error) {
+// requests makes one router request per prompt; path stands in front of the
+// fields' paths.
+func requests(req *choralev1.GenerateRequest, path string) ([]*router.Request, error) {
 	n := len(req.GetPrompts())
 	if got := len(req.Adapters); got != 0 && got != n {
-		return nil, status.Invalid("adapters", "must have one name per prompt or none at all: %d prompts, %d adapters", n, got)
+		return nil, status.Invalid(path+"adapters", "must have one name per prompt or none at all: %d prompts, %d adapters", n, got)
 	}
-	sampling, err := sampling(req.Sampling)
+	sampling, err := sampling(req.Sampling, path+"sampling")
 	if err != nil {
 		return nil, err
 	}
 	reqs := make([]*router.Request, n)
 	for i, p := range req.Prompts {
-		field := fmt.Sprintf("prompts[%d]", i)
+		field := fmt.Sprintf("%sprompts[%d]", path, i)
 		rp, err := prompt(p, field)
 		if err != nil {
 			return nil, err
@@ -84,7 +85,7 @@ func chat(c *choralev1.Chat, field string) (router.Prompt, error) {
 }
 
 // sampling fills the defaults in. Ranges are protovalidate's and the router's.
-func sampling(p *choralev1.SamplingParams) (router.Sampling, error) {
+func sampling(p *choralev1.SamplingParams, path string) (router.Sampling, error) {
 	s := router.DefaultSampling()
 	if p == nil {
 		return s, nil
@@ -101,7 +102,7 @@ func sampling(p *choralev1.SamplingParams) (router.Sampling, error) {
 	setFloat(&s.RepetitionPenalty, p.RepetitionPenalty)
 	for id, b := range p.LogitBias {
 		if math.IsNaN(b) || math.IsInf(b, 0) {
-			return s, status.Invalid(fmt.Sprintf("sampling.logit_bias[%d]", id), "must be finite")
+			return s, status.Invalid(fmt.Sprintf("%s.logit_bias[%d]", path, id), "must be finite")
 		}
 	}
 	s.LogitBias, s.Stop, s.StopRegex, s.StopTokenIDs = p.LogitBias, p.Stop, p.StopRegex, p.StopTokenIds

@@ -51,7 +51,7 @@ func Register(s grpc.ServiceRegistrar, r Router, t Tokens) {
 
 // Generate answers a list of prompts, each by its adapter.
 func (s *Service) Generate(ctx context.Context, req *choralev1.GenerateRequest) (*choralev1.GenerateResponse, error) {
-	reqs, err := requests(req)
+	reqs, err := requests(req, "")
 	if err != nil {
 		return nil, status.GRPC(err)
 	}
@@ -75,7 +75,7 @@ func (s *Service) Generate(ctx context.Context, req *choralev1.GenerateRequest) 
 // GenerateStream answers like Generate, in pieces as they are made.
 func (s *Service) GenerateStream(req *choralev1.GenerateStreamRequest, ss choralev1.InferenceService_GenerateStreamServer) error {
 	ctx := ss.Context()
-	reqs, err := requests(req.GetRequest())
+	reqs, err := requests(req.GetRequest(), "request.")
 	if err != nil {
 		return status.GRPC(err)
 	}
