@@ -19,8 +19,10 @@ var (
 	ErrNotFound = errors.New("has never been loaded")
 	// ErrExists marks a name that is taken.
 	ErrExists = errors.New("is already loaded")
-	// ErrName marks a name or label that is not allowed.
+	// ErrName marks a name that is not allowed.
 	ErrName = errors.New("name not allowed")
+	// ErrLabel marks labels that are not allowed.
+	ErrLabel = errors.New("label not allowed")
 	// ErrInvalid marks an artifact that is broken.
 	ErrInvalid = errors.New("is not a valid adapter")
 	// ErrUnsupported marks an artifact of a kind that is not served: DoRA, added

@@ -99,11 +99,11 @@ func checkName(name string) error {
 
 func checkLabels(labels map[string]string) error {
 	if len(labels) > maxLabels {
-		return fmt.Errorf("%w: %d labels, at most %d", ErrName, len(labels), maxLabels)
+		return fmt.Errorf("%w: %d, at most %d", ErrLabel, len(labels), maxLabels)
 	}
 	for k, v := range labels {
 		if k == "" || len(k) > maxLabel || len(v) > maxLabel || !utf8.ValidString(k) || !utf8.ValidString(v) {
-			return fmt.Errorf("%w: label %q", ErrName, k)
+			return fmt.Errorf("%w: %q", ErrLabel, k)
 		}
 	}
 	return nil

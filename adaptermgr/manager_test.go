@@ -626,7 +626,7 @@ func TestNames(t *testing.T) {
 				t.Errorf("%q: %v", n, err)
 			}
 		}
-		if _, err := w.load("a", "s1", func(r *LoadRequest) { r.Labels = map[string]string{"": "x"} }); !errors.Is(err, ErrName) {
+		if _, err := w.load("a", "s1", func(r *LoadRequest) { r.Labels = map[string]string{"": "x"} }); !errors.Is(err, ErrLabel) {
 			t.Errorf("label: %v", err)
 		}
 	})

@@ -120,6 +120,13 @@ func (m *Manager) List(after string, limit int) (adapters []Adapter, more bool, 
 	return slices.Clone(rest), false, c.revision
 }
 
+// Revision returns the registry's revision.
+func (m *Manager) Revision() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.revision
+}
+
 // Change is what a watcher gets.
 type Change struct {
 	// Revision of the registry. States change with the workers, too, so

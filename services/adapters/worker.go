@@ -1,0 +1,154 @@
+package adapters
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"chorale/adaptermgr"
+	"chorale/internal/peft"
+	pb "chorale/proto/gen/chorale/v1"
+)
+
+// chunkBytes is the size of a weights chunk, well below gRPC's 4 MiB limit.
+const chunkBytes = 1 << 20
+
+// WorkerClient is a worker group behind WorkerService.
+type WorkerClient struct {
+	address string
+	c       pb.WorkerServiceClient
+}
+
+var _ adaptermgr.Worker = (*WorkerClient)(nil)
+
+// NewWorkerClient returns the group that conn leads to, called address in
+// placements. The connection stays the caller's.
+func NewWorkerClient(address string, conn grpc.ClientConnInterface) *WorkerClient {
+	return &WorkerClient{address: address, c: pb.NewWorkerServiceClient(conn)}
+}
+
+// Address implements adaptermgr.Worker.
+func (w *WorkerClient) Address() string { return w.address }
+
+// Describe implements adaptermgr.Worker.
+func (w *WorkerClient) Describe(ctx context.Context) (adaptermgr.WorkerInfo, error) {
+	d, err := w.c.DescribeWorker(ctx, &pb.DescribeWorkerRequest{})
+	if err != nil {
+		return adaptermgr.WorkerInfo{}, workerError(err)
+	}
+	info := adaptermgr.WorkerInfo{
+		Incarnation: d.GetIncarnation(), ModelDigest: d.GetModelDigest(), VocabSize: int(d.GetVocabSize()),
+		MaxLoRAsPerBatch: int(d.GetMaxLorasPerBatch()), MaxLoRARank: int(d.GetMaxLoraRank()), LoRAEnabled: d.GetLoraEnabled(),
+		Modules: make([]peft.Module, len(d.GetModules())),
+	}
+	for i, m := range d.GetModules() {
+		kind, err := moduleKind(m.GetKind())
+		if err != nil {
+			return adaptermgr.WorkerInfo{}, fmt.Errorf("worker %s: module %q: %w", w.address, m.GetName(), err)
+		}
+		info.Modules[i] = peft.Module{
+			Name: m.GetName(), In: int(m.GetIn()), Out: int(m.GetOut()), Kind: kind, HasBias: m.GetHasBias(),
+		}
+	}
+	return info, nil
+}
+
+func moduleKind(kind string) (peft.ModuleKind, error) {
+	switch kind {
+	case "linear":
+		return peft.Linear, nil
+	case "embedding":
+		return peft.Embedding, nil
+	case "head":
+		return peft.Head, nil
+	}
+	return 0, fmt.Errorf("unknown kind %q", kind)
+}
+
+// Push implements adaptermgr.Worker: a header, then the weights in chunks.
+func (w *WorkerClient) Push(ctx context.Context, p adaptermgr.Push) error {
+	ctx, cancel := context.WithCancel(ctx) // ends the stream when reading fails
+	defer cancel()
+	stream, err := w.c.PushAdapter(ctx)
+	if err != nil {
+		return workerError(err)
+	}
+	header := &pb.PushAdapterHeader{Digest: p.Digest, Config: p.Config, WeightsSize: p.Size, Pinned: p.Pinned}
+	err = stream.Send(&pb.PushAdapterRequest{Message: &pb.PushAdapterRequest_Header{Header: header}})
+	if err == nil {
+		err = sendChunks(stream, p.Weights)
+	}
+	var r readError
+	if errors.As(err, &r) {
+		return r.error
+	}
+	// A Send that fails says only io.EOF: the server has answered, and its
+	// answer, good or bad, is what CloseAndRecv gives.
+	_, err = stream.CloseAndRecv()
+	return workerError(err)
+}
+
+// readError is an error of the weights, not of the stream.
+type readError struct{ error }
+
+func sendChunks(stream grpc.ClientStreamingClient[pb.PushAdapterRequest, pb.PushAdapterResponse], weights io.Reader) error {
+	buf := make([]byte, chunkBytes)
+	for {
+		n, err := io.ReadFull(weights, buf)
+		if n > 0 {
+			chunk := &pb.PushAdapterRequest_Chunk{Chunk: buf[:n]}
+			if err := stream.Send(&pb.PushAdapterRequest{Message: chunk}); err != nil {
+				return err
+			}
+			// gRPC may still hold what it was given (retries, local transports).
+			buf = make([]byte, chunkBytes)
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return readError{err}
+		}
+	}
+}
+
+// Drop implements adaptermgr.Worker.
+func (w *WorkerClient) Drop(ctx context.Context, digest string, force bool) error {
+	_, err := w.c.DropAdapter(ctx, &pb.DropAdapterRequest{Digest: digest, Force: force})
+	if status.Code(err) == codes.NotFound {
+		return nil // it is gone already
+	}
+	return workerError(err)
+}
+
+// List implements adaptermgr.Worker.
+func (w *WorkerClient) List(ctx context.Context) (adaptermgr.Inventory, error) {
+	r, err := w.c.ListWorkerAdapters(ctx, &pb.ListWorkerAdaptersRequest{})
+	if err != nil {
+		return adaptermgr.Inventory{}, workerError(err)
+	}
+	inv := adaptermgr.Inventory{Incarnation: r.GetIncarnation()}
+	for _, a := range r.GetAdapters() {
+		inv.Adapters = append(inv.Adapters, adaptermgr.Held{Digest: a.GetDigest(), Pinned: a.GetPinned()})
+	}
+	return inv, nil
+}
+
+// workerError tells a lost connection from a refusal.
+func workerError(err error) error {
+	s := status.Convert(err)
+	switch s.Code() {
+	case codes.OK:
+		return nil
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return fmt.Errorf("%w: %s", adaptermgr.ErrUnavailable, s.Message())
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.Unimplemented:
+		return fmt.Errorf("%w: %s", adaptermgr.ErrRejected, s.Message())
+	}
+	return fmt.Errorf("worker: %s: %s", s.Code(), s.Message())
+}
