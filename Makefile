@@ -1,0 +1,77 @@
+# Chorale. `make demo` shows it, `make test` proves it; `make help` lists the rest.
+SHELL      := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+PYTHON  ?= python3
+BIN     := bin/chorale
+CACHE   := .cache
+MODEL   := $(CACHE)/model/SmolLM2-135M-Instruct.Q4_1.gguf
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+TOOLS   := tools
+BUF     := $(GO) tool -modfile=$(TOOLS)/buf/go.mod buf
+LINT    := $(GO) tool -modfile=$(TOOLS)/lint/go.mod golangci-lint
+FUZZTIME ?= 2m
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: build
+build: needs ## build bin/chorale
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BIN) ./cmd/chorale
+
+.PHONY: needs
+needs: # says exactly what is missing
+	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed (https://go.dev/dl)"; exit 1; }
+	@command -v $${CC:-gcc} >/dev/null || { echo "make: a C compiler is needed: apt-get install gcc libc6-dev"; exit 1; }
+
+.PHONY: model
+model: $(MODEL) ## fetch and verify the small real model (93 MB)
+$(MODEL):
+	@$(PYTHON) $(TOOLS)/model.py $(dir $@)
+
+.PHONY: demo
+demo: build model ## the same prompt answered by the base and every voice at once
+	@$(TOOLS)/demo.sh $(BIN) $(MODEL)
+
+.PHONY: test
+test: needs model ## all tests; with -race where goroutines meet
+	$(GO) test ./...
+	CHORALE_TEST_MODEL=$(abspath $(MODEL)) $(GO) test -count=1 ./tests/...
+	$(GO) test -race -short $$($(GO) list ./adaptermgr/... ./router/... ./services/... ./worker/engine/... ./worker/lora/... ./internal/hub/... ./bench/...)
+	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/chorale
+
+.PHONY: check
+check: generated lint ## generated code is current, lint, import rules, vet
+	$(GO) vet ./...
+	$(GO) test -count=1 .
+
+.PHONY: generate
+generate: ## renew the code made from proto/
+	$(BUF) lint
+	$(BUF) generate
+
+.PHONY: generated
+generated: # regenerating leaves no diff
+	$(BUF) lint
+	@rm -rf $(CACHE)/gen && mkdir -p $(CACHE)/gen
+	@$(BUF) generate --output $(CACHE)/gen
+	@diff -r -x openapi.go $(CACHE)/gen/proto/gen proto/gen || { echo "make: generated code is stale: run make generate"; exit 1; }
+
+.PHONY: lint
+lint:
+	$(LINT) run ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (2m)
+	@$(TOOLS)/fuzz.sh $(FUZZTIME)
+
+.PHONY: goldens
+goldens: ## make the goldens anew with PyTorch, transformers and PEFT
+	$(TOOLS)/goldens/run.sh
+
+.PHONY: clean
+clean: ## remove what was built; fetched models stay
+	rm -rf bin build
