@@ -3,7 +3,6 @@ package inference
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"strings"
 	"unicode/utf8"
 
@@ -15,19 +14,23 @@ import (
 
 // requests makes one router request per prompt; path stands in front of the
 // fields' paths.
-func requests(req *choralev1.GenerateRequest, path string) ([]*router.Request, error) {
+func (s *Service) requests(req *choralev1.GenerateRequest, path string) ([]*router.Request, error) {
 	n := len(req.GetPrompts())
 	if got := len(req.Adapters); got != 0 && got != n {
 		return nil, status.Invalid(path+"adapters", "must have one name per prompt or none at all: %d prompts, %d adapters", n, got)
 	}
-	sampling, err := sampling(req.Sampling, path+"sampling")
+	vocab := s.tokens.VocabSize()
+	sampling, err := sampling(req.Sampling, path+"sampling", vocab)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkIDs(req.GetLogprobs().GetTokenIds(), path+"logprobs.token_ids", vocab); err != nil {
 		return nil, err
 	}
 	reqs := make([]*router.Request, n)
 	for i, p := range req.Prompts {
 		field := fmt.Sprintf("%sprompts[%d]", path, i)
-		rp, err := prompt(p, field)
+		rp, err := s.prompt(p, field)
 		if err != nil {
 			return nil, err
 		}
@@ -42,7 +45,7 @@ func requests(req *choralev1.GenerateRequest, path string) ([]*router.Request, e
 	return reqs, nil
 }
 
-func prompt(p *choralev1.Prompt, field string) (router.Prompt, error) {
+func (s *Service) prompt(p *choralev1.Prompt, field string) (router.Prompt, error) {
 	switch k := p.GetKind().(type) {
 	case *choralev1.Prompt_Text:
 		if k.Text == "" {
@@ -53,7 +56,7 @@ func prompt(p *choralev1.Prompt, field string) (router.Prompt, error) {
 		if len(k.TokenIds.GetIds()) == 0 {
 			return router.Prompt{}, status.Invalid(field+".token_ids.ids", "must not be empty")
 		}
-		return router.Prompt{IDs: k.TokenIds.Ids}, nil
+		return router.Prompt{IDs: k.TokenIds.Ids}, checkIDs(k.TokenIds.Ids, field+".token_ids.ids", s.tokens.VocabSize())
 	case *choralev1.Prompt_Chat:
 		return chat(k.Chat, field)
 	default:
@@ -85,7 +88,7 @@ func chat(c *choralev1.Chat, field string) (router.Prompt, error) {
 }
 
 // sampling fills the defaults in. Ranges are protovalidate's and the router's.
-func sampling(p *choralev1.SamplingParams, path string) (router.Sampling, error) {
+func sampling(p *choralev1.SamplingParams, path string, vocab int) (router.Sampling, error) {
 	s := router.DefaultSampling()
 	if p == nil {
 		return s, nil
@@ -100,9 +103,16 @@ func sampling(p *choralev1.SamplingParams, path string) (router.Sampling, error)
 	setFloat(&s.FrequencyPenalty, p.FrequencyPenalty)
 	setFloat(&s.PresencePenalty, p.PresencePenalty)
 	setFloat(&s.RepetitionPenalty, p.RepetitionPenalty)
+	if err := checkIDs(p.StopTokenIds, path+".stop_token_ids", vocab); err != nil {
+		return s, err
+	}
 	for id, b := range p.LogitBias {
-		if math.IsNaN(b) || math.IsInf(b, 0) {
-			return s, status.Invalid(fmt.Sprintf("%s.logit_bias[%d]", path, id), "must be finite")
+		field := fmt.Sprintf("%s.logit_bias[%d]", path, id)
+		if err := checkID(id, field, vocab); err != nil {
+			return s, err
+		}
+		if !(b >= -maxBias && b <= maxBias) { // NaN fails this
+			return s, status.Invalid(field, "must be in [-%d, %d], got %v", maxBias, maxBias, b)
 		}
 	}
 	s.LogitBias, s.Stop, s.StopRegex, s.StopTokenIDs = p.LogitBias, p.Stop, p.StopRegex, p.StopTokenIds
@@ -142,11 +152,21 @@ func logprobs(o *choralev1.LogprobOptions) router.Logprobs {
 func checkIDs(ids []int32, field string, vocab int) error {
 	for i, id := range ids {
 		if id < 0 || int(id) >= vocab {
-			return status.Invalid(fmt.Sprintf("%s[%d]", field, i), "must be a token id in [0, %d), got %d", vocab, id)
+			return checkID(id, fmt.Sprintf("%s[%d]", field, i), vocab)
 		}
 	}
 	return nil
 }
+
+func checkID(id int32, field string, vocab int) error {
+	if id < 0 || int(id) >= vocab {
+		return status.Invalid(field, "must be a token id in [0, %d), got %d", vocab, id)
+	}
+	return nil
+}
+
+// maxBias bounds logit biases, as OpenAI does.
+const maxBias = 100
 
 func (s *Service) generation(a *answer.Answer) *choralev1.Generation {
 	return &choralev1.Generation{

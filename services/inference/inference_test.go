@@ -210,6 +210,10 @@ func TestBadInput(t *testing.T) {
 		{"NaN penalty", &choralev1.GenerateRequest{Prompts: []*choralev1.Prompt{text("x")}, Sampling: &choralev1.SamplingParams{RepetitionPenalty: ptr(math.NaN())}}, codes.InvalidArgument, status.ReasonInvalid, "sampling.repetition_penalty"},
 		{"negative max_tokens", &choralev1.GenerateRequest{Prompts: []*choralev1.Prompt{text("x")}, Sampling: &choralev1.SamplingParams{MaxTokens: ptr[int32](-1)}}, codes.InvalidArgument, status.ReasonInvalid, "sampling.max_tokens"},
 		{"infinite bias", &choralev1.GenerateRequest{Prompts: []*choralev1.Prompt{text("x")}, Sampling: &choralev1.SamplingParams{LogitBias: map[int32]float64{3: math.Inf(1)}}}, codes.InvalidArgument, status.ReasonInvalid, "sampling.logit_bias[3]"},
+		{"id beyond the vocabulary", &choralev1.GenerateRequest{Prompts: []*choralev1.Prompt{ids(1, 999)}}, codes.InvalidArgument, status.ReasonInvalid, "prompts[0].token_ids.ids[1]"},
+		{"stop token", &choralev1.GenerateRequest{Prompts: []*choralev1.Prompt{text("x")}, Sampling: &choralev1.SamplingParams{StopTokenIds: []int32{1, 999}}}, codes.InvalidArgument, status.ReasonInvalid, "sampling.stop_token_ids[1]"},
+		{"biased token", &choralev1.GenerateRequest{Prompts: []*choralev1.Prompt{text("x")}, Sampling: &choralev1.SamplingParams{LogitBias: map[int32]float64{999: 1}}}, codes.InvalidArgument, status.ReasonInvalid, "sampling.logit_bias[999]"},
+		{"logprob token", &choralev1.GenerateRequest{Prompts: []*choralev1.Prompt{text("x")}, Logprobs: &choralev1.LogprobOptions{TokenIds: []int32{-2}}}, codes.InvalidArgument, status.ReasonInvalid, "logprobs.token_ids[0]"},
 		{"too long", &choralev1.GenerateRequest{Prompts: []*choralev1.Prompt{text(strings.Repeat("x", 600))}}, codes.InvalidArgument, status.ReasonTooLong, "prompts[0]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

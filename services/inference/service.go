@@ -51,7 +51,7 @@ func Register(s grpc.ServiceRegistrar, r Router, t Tokens) {
 
 // Generate answers a list of prompts, each by its adapter.
 func (s *Service) Generate(ctx context.Context, req *choralev1.GenerateRequest) (*choralev1.GenerateResponse, error) {
-	reqs, err := requests(req, "")
+	reqs, err := s.requests(req, "")
 	if err != nil {
 		return nil, status.GRPC(err)
 	}
@@ -75,7 +75,7 @@ func (s *Service) Generate(ctx context.Context, req *choralev1.GenerateRequest) 
 // GenerateStream answers like Generate, in pieces as they are made.
 func (s *Service) GenerateStream(req *choralev1.GenerateStreamRequest, ss choralev1.InferenceService_GenerateStreamServer) error {
 	ctx := ss.Context()
-	reqs, err := requests(req.GetRequest(), "request.")
+	reqs, err := s.requests(req.GetRequest(), "request.")
 	if err != nil {
 		return status.GRPC(err)
 	}
@@ -100,7 +100,7 @@ func (s *Service) GenerateStream(req *choralev1.GenerateStreamRequest, ss choral
 
 // Tokenize gives the ids of a prompt as Generate would see them.
 func (s *Service) Tokenize(_ context.Context, req *choralev1.TokenizeRequest) (*choralev1.TokenizeResponse, error) {
-	p, err := prompt(req.GetPrompt(), "prompt")
+	p, err := s.prompt(req.GetPrompt(), "prompt")
 	if err != nil {
 		return nil, status.GRPC(err)
 	}

@@ -74,7 +74,7 @@ func TestNativeBadInput(t *testing.T) {
 		`{"prompts":[{"text":"x"}],"sampling":{"temperature":"NaN"}}`:     "sampling.temperature: ",
 		`{"prompts":[{"text":"x"}],"sampling":{"temperature":-1}}`:        "sampling.temperature: ",
 		`{"prompts":[{"text":"x"}],"sampling":{"topP":"NaN"}}`:            "sampling.top_p: ",
-		`{"prompts":[{"text":"x"}],"sampling":{"logitBias":{"1":"NaN"}}}`: "sampling.logit_bias[1]: must be finite",
+		`{"prompts":[{"text":"x"}],"sampling":{"logitBias":{"1":"NaN"}}}`: "sampling.logit_bias[1]: must be in [-100, 100], got NaN",
 		`{"prompts":[{"text":"x"}],"sampling":{"logitBias":{"x":1}}}`:     `sampling.logit_bias: must have integers as keys, got "x"`,
 		`{"prompts":[{"text":5}]}`:                                        "prompts[0].text: must be a string, got number",
 		`{"prompts":{"text":"x"}}`:                                        "prompts: must be an array, got object",

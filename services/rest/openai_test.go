@@ -135,7 +135,7 @@ func TestChatPrompt(t *testing.T) {
 	s := serve(t)
 	for body, want := range map[string]router.Prompt{
 		`{"messages":[{"role":"system","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},{"role":"user","content":"c","name":"n"}],"response_format":{"type":"text"},"tools":[],"tool_choice":"none","functions":null}`: {
-			Messages: []byte(`[{"content":"a b","role":"system"},{"content":"c","name":"n","role":"user"}]`),
+			Messages: []byte(`[{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"role":"system"},{"content":"c","name":"n","role":"user"}]`),
 		},
 		`{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"x"}]}],"add_generation_prompt":false,"continue_final_message":true,"chat_template_kwargs":{"enable_thinking":false}}`: {
 			Messages:           []byte(`[{"content":"","role":"assistant","tool_calls":[{"id":"x"}]}]`),

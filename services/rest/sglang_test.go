@@ -231,6 +231,8 @@ func TestGenerateBadInput(t *testing.T) {
 		`{"text":"x","sampling_params":{"logit_bias":{"x":1}}}`:    `sampling_params.logit_bias: must have token ids as keys, got "x"`,
 		`{"text":"x","sampling_params":{"logit_bias":{"999":1}}}`:  `sampling_params.logit_bias: must have token ids in [0, 262) as keys, got 999`,
 		`{"text":"x","sampling_params":{"logit_bias":{"9":"x"}}}`:  `sampling_params.logit_bias.9: must be a number, got string`,
+		`{"text":"x","sampling_params":{"logit_bias":{"9":101}}}`:  `sampling_params.logit_bias.9: must be in [-100, 100], got 101`,
+		`{"text":"x","sampling_params":{"stop_token_ids":[1,-1]}}`: `sampling_params.stop_token_ids[1]: must be a token id in [0, 262), got -1`,
 		`{"text":"x","sampling_params":{"json_schema":"{}"}}`:      "sampling_params.json_schema: is not supported",
 		`{"text":"x","sampling_params":{"regex":"a+"}}`:            "sampling_params.regex: is not supported",
 		`{"text":"x","sampling_params":{"ebnf":"root"}}`:           "sampling_params.ebnf: is not supported",

@@ -36,6 +36,7 @@ func TestVLLMLoad(t *testing.T) {
 	for _, body := range []string{`{}`, `{"lora_name":"x"}`, `{"lora_path":"/x"}`, `{"lora_name":"","lora_path":"/x"}`, `{"lora_name":null,"lora_path":"/x"}`} {
 		refused(load, body, 400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
 	}
+	refused(load, `{"lora_name":"y","lora_path":"/error/ADAPTER_SOURCE_DENIED"}`, 404, "NotFoundError", "No adapter found for /error/")
 	refused(load, `{"lora_name":"y","lora_path":"/missing/y"}`, 404, "NotFoundError", "No adapter found for /missing/y")
 	for _, reason := range []string{"ADAPTER_INVALID", "ADAPTER_RANK_TOO_LARGE", "ADAPTER_UNSUPPORTED", "ADAPTER_INCOMPATIBLE", "PIN_STARVATION", "LORA_DISABLED"} {
 		refused(load, `{"lora_name":"y","lora_path":"/error/`+reason+`"}`, 400, "BadRequestError", "cannot load y")

@@ -88,6 +88,10 @@ func SGLangStatus(p Problem) int {
 		if p.Reason != ReasonRouteNotFound {
 			return http.StatusBadRequest
 		}
+	case http.StatusForbidden:
+		if p.Reason == ReasonSourceDenied {
+			return http.StatusBadRequest
+		}
 	}
 	return p.HTTP
 }

@@ -34,6 +34,9 @@ const (
 	ReasonAdapterRank        = "ADAPTER_RANK_TOO_LARGE"
 	ReasonAdapterUnsupported = "ADAPTER_UNSUPPORTED"
 	ReasonSourceNotFound     = "ADAPTER_SOURCE_NOT_FOUND"
+	ReasonSourceDenied       = "ADAPTER_SOURCE_DENIED"
+	ReasonSourceUnavailable  = "ADAPTER_SOURCE_UNAVAILABLE"
+	ReasonAdapterUnloaded    = "ADAPTER_UNLOADED"
 	ReasonPinStarvation      = "PIN_STARVATION"
 	ReasonLoRADisabled       = "LORA_DISABLED"
 	ReasonTooManyAdapters    = "TOO_MANY_ADAPTERS"
@@ -108,6 +111,9 @@ var reasonHTTP = map[string]int{
 	ReasonAdapterRank:        http.StatusBadRequest,
 	ReasonAdapterUnsupported: http.StatusBadRequest,
 	ReasonSourceNotFound:     http.StatusNotFound,
+	ReasonSourceDenied:       http.StatusForbidden,
+	ReasonSourceUnavailable:  http.StatusServiceUnavailable,
+	ReasonAdapterUnloaded:    http.StatusConflict,
 	ReasonPinStarvation:      http.StatusBadRequest,
 	ReasonDiskFull:           http.StatusInsufficientStorage,
 	ReasonReadOnly:           http.StatusInsufficientStorage,

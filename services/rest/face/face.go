@@ -44,8 +44,6 @@ type Tokens interface {
 	VocabSize() int
 }
 
-var _ Tokens = (*tokenizer.Tokenizer)(nil)
-
 // Deps are what every face is made of.
 type Deps struct {
 	Router Router

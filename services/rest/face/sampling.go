@@ -18,6 +18,7 @@ const (
 	MaxChoices    = 128
 	MaxTop        = 128
 	maxStopTokens = 1024
+	maxBias       = 100
 )
 
 // ReadSampling reads the sampling fields that all faces have under the same
@@ -104,9 +105,22 @@ func CheckSampling(s *router.Sampling, n Names, vocab int) error {
 			return status.Invalid(fmt.Sprintf("%sstop[%d]", n.Prefix, i), "must not be empty")
 		}
 	}
+	return checkTokens(s, n, vocab)
+}
+
+// checkTokens refuses ids outside the vocabulary and absurd biases.
+func checkTokens(s *router.Sampling, n Names, vocab int) error {
+	for i, id := range s.StopTokenIDs {
+		if id < 0 || int(id) >= vocab {
+			return status.Invalid(fmt.Sprintf("%sstop_token_ids[%d]", n.Prefix, i), "must be a token id in [0, %d), got %d", vocab, id)
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(s.LogitBias)) {
 		if int(id) >= vocab {
 			return status.Invalid(n.Prefix+"logit_bias", "must have token ids in [0, %d) as keys, got %d", vocab, id)
+		}
+		if b := s.LogitBias[id]; !(b >= -maxBias && b <= maxBias) {
+			return status.Invalid(fmt.Sprintf("%slogit_bias.%d", n.Prefix, id), "must be in [-%d, %d], got %v", maxBias, maxBias, b)
 		}
 	}
 	return nil

@@ -294,13 +294,16 @@ func (f *Router) Encode(p router.Prompt, special bool) ([]int32, error) {
 	case p.Text != nil:
 		return Encode(*p.Text, special), nil
 	case p.Messages != nil:
-		var ms []struct{ Role, Content string }
+		var ms []struct {
+			Role    string
+			Content any
+		}
 		if err := json.Unmarshal(p.Messages, &ms); err != nil {
 			return nil, &router.FieldError{Field: "messages", Problem: err.Error()}
 		}
 		var b strings.Builder
 		for _, m := range ms {
-			b.WriteString(m.Role + ":" + m.Content + "|")
+			fmt.Fprintf(&b, "%s:%v|", m.Role, m.Content)
 		}
 		return Encode(b.String(), special), nil
 	default:

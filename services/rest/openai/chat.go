@@ -2,8 +2,6 @@ package openai
 
 import (
 	"encoding/json"
-	"fmt"
-	"strings"
 	"unicode/utf8"
 
 	"chorale/router"
@@ -136,8 +134,9 @@ func readPrompt(o *jsonbody.Object) router.Prompt {
 	return p
 }
 
-// readMessages checks the messages and gives them with text parts joined, as
-// templates want them. What else a message holds is the template's affair.
+// readMessages checks the messages. Text parts stay as they are: the router
+// knows whether the template takes them. What else a message holds is the
+// template's affair.
 func readMessages(v jsonbody.Value) (json.RawMessage, error) {
 	if !v.Given() {
 		return nil, status.Invalid("messages", "is required")
@@ -168,59 +167,47 @@ func readMessage(v jsonbody.Value) (json.RawMessage, error) {
 		m.Fail(status.Invalid(v.Path+".role", "is required"))
 	}
 	face.Refuse(m, "audio")
-	content, err := readContent(m.Get("content"))
-	m.Fail(err)
+	m.Fail(checkContent(m.Get("content")))
 	if m.Err() != nil {
 		return nil, m.Err()
 	}
-	out := map[string]json.RawMessage{}
+	// Templates would print null: no content (beside tool calls) is empty.
+	out := map[string]json.RawMessage{"content": json.RawMessage(`""`)}
 	for _, name := range m.Names() {
 		if f := m.Get(name); f.Given() {
 			out[name] = f.Raw
 		}
 	}
-	if out["content"], err = json.Marshal(content); err != nil {
-		return nil, fmt.Errorf("%s: %w", v.Path, err)
-	}
 	return json.Marshal(out)
 }
 
-// readContent gives a message's text: a string, or text parts joined by a
-// blank as SGLang joins them. Null (beside tool calls) is empty.
-func readContent(v jsonbody.Value) (string, error) {
+// checkContent takes a string, text parts, or nothing.
+func checkContent(v jsonbody.Value) error {
 	switch v.Kind() {
-	case jsonbody.Absent, jsonbody.Null:
-		return "", nil
-	case jsonbody.String:
-		return v.Text()
+	case jsonbody.Absent, jsonbody.Null, jsonbody.String:
+		return nil
 	case jsonbody.Array:
-		var parts []string
-		err := v.Each(maxMessages, func(item jsonbody.Value) error {
-			text, err := readPart(item)
-			parts = append(parts, text)
-			return err
-		})
-		return strings.Join(parts, " "), err
+		return v.Each(maxMessages, checkPart)
 	default:
-		return "", v.Errorf("must be a string or an array of parts, got %s", v.Kind())
+		return v.Errorf("must be a string or an array of parts, got %s", v.Kind())
 	}
 }
 
-func readPart(v jsonbody.Value) (string, error) {
+func checkPart(v jsonbody.Value) error {
 	o, err := v.Object()
 	if err != nil {
-		return "", err
+		return err
 	}
 	var kind, text string
 	o.String("type", &kind)
 	if o.Err() == nil && kind != "text" {
-		return "", v.Errorf("must be a text part: type %q is not supported", kind)
+		return v.Errorf("must be a text part: type %q is not supported", kind)
 	}
 	if !o.Has("text") {
 		o.Fail(status.Invalid(v.Path+".text", "is required"))
 	}
 	o.String("text", &text)
-	return text, o.Err()
+	return o.Err()
 }
 
 // chatResponse is the whole answer.

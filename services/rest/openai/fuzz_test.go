@@ -87,8 +87,8 @@ func FuzzChatBody(f *testing.F) {
 		}
 		checkRequests(t, d, &c.params)
 		var ms []struct {
-			Role    string  `json:"role"`
-			Content *string `json:"content"`
+			Role    string `json:"role"`
+			Content any    `json:"content"`
 		}
 		if err := json.Unmarshal(c.requests[0].Prompt.Messages, &ms); err != nil || len(ms) == 0 {
 			t.Fatalf("messages %s: %v", c.requests[0].Prompt.Messages, err)

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"crypto/rand"
+	"errors"
 	"strings"
 
 	"chorale/router"
@@ -159,5 +160,11 @@ type usageDetails struct {
 }
 
 // explain turns an adapter that was never loaded into a model that does not
-// exist.
-func (p *params) explain(err error) error { return face.Explain(err, p.choices) }
+// exist, and the router's path of a chat's messages into the client's.
+func (p *params) explain(err error) error {
+	var fe *router.FieldError
+	if errors.As(err, &fe) && fe.Field == "messages.messages" {
+		return &router.FieldError{Field: "messages", Problem: fe.Problem, Err: fe.Err}
+	}
+	return face.Explain(err, p.choices)
+}

@@ -57,6 +57,9 @@ func Field(md protoreflect.MessageDescriptor, name string) protoreflect.FieldDes
 }
 
 func join(path, name string) string {
+	if name == "" {
+		name = `""`
+	}
 	if path == "" {
 		return name
 	}

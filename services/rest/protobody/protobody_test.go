@@ -15,6 +15,7 @@ func TestUnmarshal(t *testing.T) {
 		`{"prompts":[{"text":"x"}],"sampling":{"maxTokens":"5","temperature":"Infinity","seed":"18446744073709551615","logitBias":{"5":1}}}`: "",
 		`{"prompts":null}`:                            "",
 		`{"prompts":[null]}`:                          "prompts[0]: must be an object, got null",
+		`{"":{}}`:                                     `"": is not a field of GenerateRequest`,
 		`{"sampling":[]}`:                             "sampling: must be an object, got array",
 		`{"sampling":{"maxTokens":"x"}}`:              "sampling.max_tokens: must be an integer, got string",
 		`{"sampling":{"maxTokens":9999999999}}`:       "sampling.max_tokens: must fit into 32 bits, got 9999999999",

@@ -311,11 +311,21 @@ func (g *generate) rids(_ *face.Deps, o *jsonbody.Object) error {
 		}
 		copy(g.ids, ids)
 	}
+	return g.nameRequests(v)
+}
+
+// nameRequests gives the requests the ids by which /abort_request finds them:
+// a batch that has one rid is aborted by that rid, although its answers show
+// numbered ones.
+func (g *generate) nameRequests(rid jsonbody.Value) error {
 	for i, r := range g.requests {
 		if len(g.ids[i]) > maxRID {
-			return v.Errorf("must have at most %d bytes", maxRID)
+			return rid.Errorf("must have at most %d bytes", maxRID)
 		}
 		r.ID = g.ids[i]
+		if rid.Kind() == jsonbody.String {
+			r.ID, _ = rid.Text()
+		}
 	}
 	return nil
 }

@@ -83,7 +83,8 @@ func (h *Handler) LoadLoRA(w http.ResponseWriter, r *http.Request) {
 		success(w, "Success: LoRA adapter '%s' added successfully.", name)
 	case p.Reason == status.ReasonAdapterLoaded:
 		userInput(w, "The lora adapter '%s' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True.", name)
-	case p.Reason == status.ReasonSourceNotFound:
+	case p.Reason == status.ReasonSourceNotFound, p.Reason == status.ReasonSourceDenied:
+		// One answer for both: no oracle for what exists outside the roots.
 		notFound(w, "Loading lora %s failed: No adapter found for %s", name, path)
 	default:
 		status.Write(w, status.VLLM, err)
