@@ -3,6 +3,7 @@ package adaptermgr
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"chorale/adaptermgr/blob"
 	"chorale/adaptermgr/source"
@@ -64,12 +65,24 @@ var (
 	ErrClosed = errors.New("adapter manager is closed")
 )
 
+// predicates are the errors whose text continues a sentence that begins with
+// the adapter.
+var predicates = []error{
+	ErrNotFound, ErrExists, ErrInvalid, ErrUnsupported, ErrIncompatible, ErrRankTooLarge, ErrTooLarge,
+	ErrStarvation, ErrUnloaded,
+}
+
 // nameError puts the adapter's name before err.
 func nameError(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("adapter %q %w", name, err)
+	for _, p := range predicates {
+		if strings.HasPrefix(err.Error(), p.Error()) {
+			return fmt.Errorf("adapter %q %w", name, err)
+		}
+	}
+	return fmt.Errorf("adapter %q: %w", name, err)
 }
 
 // kinds maps the errors of what this package uses to its own.

@@ -1,12 +1,10 @@
 package adaptermgr
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -70,6 +68,13 @@ func (m *Manager) load(ctx context.Context, req LoadRequest) (Result, error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	go func() {
+		select {
+		case <-m.closed:
+			cancel(ErrClosed)
+		case <-ctx.Done():
+		}
+	}()
 	m.mu.Lock()
 	lock.cancel = cancel
 	m.mu.Unlock()
@@ -420,138 +425,4 @@ func (m *Manager) unstage(rec store.Record) {
 	m.notify()
 	m.mu.Unlock()
 	m.tidy([]string{rec.ConfigBlob, rec.WeightsBlob})
-}
-
-// checkPins refuses a pin that would let pinned adapters fill a batch. mu is held.
-func (m *Manager) checkPins(name, digest string, pinned bool) error {
-	if !pinned || m.base == nil || m.base.MaxLoRAsPerBatch <= 0 {
-		return nil
-	}
-	digests := map[string]bool{digest: true}
-	for n, e := range m.entries {
-		if n != name && e.rec.Pinned && e.rec.Digest != "" && e.rec.State != store.StateDraining {
-			digests[e.rec.Digest] = true
-		}
-	}
-	if limit := m.base.MaxLoRAsPerBatch - 1; len(digests) > limit {
-		return fmt.Errorf("%w (max_loras_per_batch is %d, so at most %d may be pinned)", ErrStarvation, limit+1, limit)
-	}
-	return nil
-}
-
-// evict appends to put, which will be loaded, the records that become ready to
-// make room. Names in keep are not taken. mu is held.
-func (m *Manager) evict(put []store.Record, keep map[string]bool) ([]store.Record, error) {
-	if m.o.MaxLoaded <= 0 {
-		return put, nil
-	}
-	adding := map[string]bool{}
-	for _, r := range put {
-		adding[r.Name] = true
-	}
-	loaded := len(put)
-	var victims []*entry
-	for name, e := range m.entries {
-		if adding[name] || e.rec.State != store.StateLoaded {
-			continue
-		}
-		loaded++
-		if !e.rec.Pinned && !keep[name] {
-			victims = append(victims, e)
-		}
-	}
-	surplus := loaded - m.o.MaxLoaded
-	if surplus > len(victims) {
-		return nil, fmt.Errorf("%w: %d, and the others are pinned or in use by this request", ErrCapacity, m.o.MaxLoaded)
-	}
-	slices.SortFunc(victims, func(a, b *entry) int {
-		return cmp.Or(a.lastUsed.Compare(b.lastUsed), cmp.Compare(a.rec.Name, b.rec.Name))
-	})
-	for _, e := range victims[:max(0, surplus)] {
-		r := e.rec
-		r.State, r.LastUsed, r.Updated = store.StateReady, e.lastUsed.UTC(), time.Now().UTC()
-		put = append(put, r)
-	}
-	return put, nil
-}
-
-func namesOf(records []store.Record) []string {
-	var names []string
-	for _, r := range records {
-		names = append(names, r.Name)
-	}
-	return names
-}
-
-// pushed waits until every connected group has the digest or has failed to
-// take it, and at least one has it; those that hold old must have it.
-func (m *Manager) pushed(ctx context.Context, digest, old string) error {
-	var st pushStatus
-	err := m.await(ctx, m.o.WorkerTimeout, func() (bool, bool) {
-		st = m.pushStatus(digest, old)
-		refused := st.refused > 0 && st.refused == len(m.groups)
-		settled := st.have > 0 && st.behind == 0 || refused || st.fault != nil
-		return st.unwanted || st.pending == 0 && settled, st.pending > 0
-	})
-	switch {
-	case errors.Is(err, ErrUnavailable):
-		return fmt.Errorf("%w: no worker group has it; it will be pushed when one can take it%s", ErrUnavailable, st.errors)
-	case err != nil:
-		return err
-	case st.fault != nil:
-		return st.fault
-	case st.unwanted:
-		return ErrUnloaded
-	case st.have == 0:
-		return fmt.Errorf("%w: %w%s", ErrIncompatible, ErrRejected, st.errors)
-	}
-	return nil
-}
-
-// pushStatus counts the groups by what they make of a digest.
-type pushStatus struct {
-	have, pending, refused int
-	// behind are those that failed to take it and hold what it replaces.
-	behind int
-	// unwanted: unloaded or evicted since.
-	unwanted bool
-	fault    error
-	errors   string
-}
-
-// pushStatus is called with mu held.
-func (m *Manager) pushStatus(digest, old string) pushStatus {
-	var s pushStatus
-	var b strings.Builder
-	for _, g := range m.groups {
-		_, held := g.held[digest]
-		try := g.tries[digest]
-		switch {
-		case g.link == linkNew:
-			s.pending++
-		case g.link == linkDown:
-			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), g.linkErr)
-		case held:
-			s.have++
-		case try == nil:
-			s.pending++
-		default:
-			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), try.err)
-			if errors.Is(try.err, ErrRejected) {
-				s.refused++
-			}
-			if _, holdsOld := g.held[old]; holdsOld {
-				s.behind++
-			}
-		}
-	}
-	for _, e := range m.entries {
-		if e.rec.Digest == digest && e.fault != nil {
-			s.fault, s.pending = e.fault, 0
-		}
-	}
-	_, wanted := m.wanted()[digest]
-	s.unwanted = !wanted && s.fault == nil
-	s.errors = b.String()
-	return s
 }

@@ -1,0 +1,81 @@
+package adaptermgr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// pushed waits until every connected group has the digest or has failed to
+// take it, and at least one has it; those that hold old must have it.
+func (m *Manager) pushed(ctx context.Context, digest, old string) error {
+	var st pushStatus
+	err := m.await(ctx, m.o.WorkerTimeout, func() (bool, bool) {
+		st = m.pushStatus(digest, old)
+		refused := st.refused > 0 && st.refused == len(m.groups)
+		settled := st.have > 0 && st.behind == 0 || refused || st.fault != nil
+		return st.unwanted || st.pending == 0 && settled, st.pending > 0
+	})
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		return fmt.Errorf("%w: no worker group has it; it will be pushed when one can take it%s", ErrUnavailable, st.errors)
+	case err != nil:
+		return err
+	case st.fault != nil:
+		return st.fault
+	case st.unwanted:
+		return ErrUnloaded
+	case st.have == 0:
+		return fmt.Errorf("%w: %w%s", ErrIncompatible, ErrRejected, st.errors)
+	}
+	return nil
+}
+
+// pushStatus counts the groups by what they make of a digest.
+type pushStatus struct {
+	have, pending, refused int
+	// behind are those that failed to take it and hold what it replaces.
+	behind int
+	// unwanted: unloaded or evicted since.
+	unwanted bool
+	fault    error
+	errors   string
+}
+
+// pushStatus is called with mu held.
+func (m *Manager) pushStatus(digest, old string) pushStatus {
+	var s pushStatus
+	var b strings.Builder
+	for _, g := range m.groups {
+		_, held := g.held[digest]
+		try := g.tries[digest]
+		switch {
+		case g.link == linkNew:
+			s.pending++
+		case g.link == linkDown:
+			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), g.linkErr)
+		case held:
+			s.have++
+		case try == nil:
+			s.pending++
+		default:
+			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), try.err)
+			if errors.Is(try.err, ErrRejected) {
+				s.refused++
+			}
+			if _, holdsOld := g.held[old]; holdsOld {
+				s.behind++
+			}
+		}
+	}
+	for _, e := range m.entries {
+		if e.rec.Digest == digest && e.fault != nil {
+			s.fault, s.pending = e.fault, 0
+		}
+	}
+	_, wanted := m.wanted()[digest]
+	s.unwanted = !wanted && s.fault == nil
+	s.errors = b.String()
+	return s
+}

@@ -1,0 +1,161 @@
+package adaptermgr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestUnloadWaitsForLeases(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		t.Run(fmt.Sprint("force ", force), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, someArts(), 2)
+				d := w.mustLoad("a", "s1").Adapter.Digest
+				w.workers[1].lease(d, 2)
+				done := make(chan error, 1)
+				go func() { done <- w.unload("a", false) }()
+				synctest.Wait()
+				if s := w.state("a"); s != Draining {
+					t.Errorf("state %v", s)
+				}
+				if _, err := w.m.Ensure(t.Context(), []string{"a"}); !errors.Is(err, ErrNotFound) {
+					t.Errorf("a draining adapter is served: %v", err)
+				}
+				select {
+				case err := <-done:
+					t.Fatalf("did not wait: %v", err)
+				default:
+				}
+				if force {
+					if err := w.unload("a", true); err != nil {
+						t.Error(err)
+					}
+				} else {
+					w.workers[1].lease(d, -2)
+				}
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if n := w.workers[1].forced[d]; (n > 0) != force {
+					t.Errorf("forced %d times", n)
+				}
+				if w.state("a") != StateUnspecified {
+					t.Error("still there")
+				}
+				if err := w.unload("a", false); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "never been loaded") {
+					t.Errorf("second unload: %v", err)
+				}
+				w.check()
+			})
+		})
+	}
+}
+
+func TestUnloadGoesOnAfterTheCallerLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1)
+		d := w.mustLoad("a", "s1").Adapter.Digest
+		w.workers[0].lease(d, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := w.m.Unload(ctx, "a", false); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("err = %v", err)
+		}
+		// A new load of the name waits for the old to be gone.
+		done := make(chan error, 1)
+		go func() { _, err := w.load("a", "s2"); done <- err }()
+		synctest.Wait()
+		if w.state("a") != Draining {
+			t.Errorf("state %v", w.state("a"))
+		}
+		w.workers[0].lease(d, -1)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if w.state("a") != Loaded {
+			t.Errorf("state %v", w.state("a"))
+		}
+		w.check()
+	})
+}
+
+func TestUnloadEndsALoadOfTheName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		arts := someArts()
+		arts["slow"] = art{seed: 9, block: make(chan struct{})}
+		w := newWorld(t, arts, 1)
+		done := make(chan error, 1)
+		go func() { _, err := w.load("a", "slow"); done <- err }()
+		synctest.Wait()
+		if w.state("a") != Fetching {
+			t.Errorf("state %v", w.state("a"))
+		}
+		if err := w.unload("a", false); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; !errors.Is(err, ErrUnloaded) {
+			t.Errorf("err = %v", err)
+		}
+		// Also while it is being pushed.
+		w.workers[0].set(func() { w.workers[0].pushGate = make(chan struct{}) })
+		go func() { _, err := w.load("b", "s1"); done <- err }()
+		synctest.Wait()
+		if w.state("b") != Loading {
+			t.Errorf("state %v", w.state("b"))
+		}
+		if err := w.unload("b", false); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; !errors.Is(err, ErrUnloaded) {
+			t.Errorf("err = %v", err)
+		}
+		w.check()
+	})
+}
+
+func TestPins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1) // 3 per batch: 2 pins
+		yes, no := true, false
+		d := w.mustLoad("a", "s1", pinned).Adapter.Digest
+		w.mustLoad("a2", "s1", pinned) // the same digest takes one place
+		w.mustLoad("b", "s2")
+		w.mustLoad("c", "s3")
+		if _, err := w.m.Update(t.Context(), "b", &yes, map[string]string{"x": "1", "y": "2"}); err != nil {
+			t.Error(err)
+		}
+		_, err := w.m.Update(t.Context(), "c", &yes, nil)
+		if !errors.Is(err, ErrStarvation) || !strings.Contains(err.Error(), "starvation") {
+			t.Errorf("third pin: %v", err)
+		}
+		if _, err := w.m.Update(t.Context(), "a", &no, nil); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if !w.workers[0].holds()[d] {
+			t.Error("a2 pins the digest still")
+		}
+		if _, err := w.m.Update(t.Context(), "a2", &no, nil); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if w.workers[0].holds()[d] {
+			t.Error("the worker was not told of the unpin")
+		}
+		r, err := w.m.Update(t.Context(), "b", nil, map[string]string{"x": "", "z": "3"})
+		if diff := cmp.Diff(map[string]string{"y": "2", "z": "3"}, r.Adapter.Labels); diff != "" || err != nil || !r.Adapter.Pinned {
+			t.Error(diff, err)
+		}
+		if _, err := w.m.Update(t.Context(), "none", &no, nil); !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		w.check()
+	})
+}
