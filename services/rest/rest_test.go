@@ -4,18 +4,22 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	choralev1 "chorale/proto/gen/chorale/v1"
+	"chorale/router"
 	"chorale/services/auth"
 	"chorale/services/inference"
 	"chorale/services/rest/facetest"
@@ -360,5 +364,58 @@ func TestDisconnectWhole(t *testing.T) {
 		cancel()
 		<-done
 		s.router.WaitClosed(t)
+	}
+}
+
+// TestClientThatDoesNotRead is cut off by the write timeout, and its answer
+// aborted.
+func TestClientThatDoesNotRead(t *testing.T) {
+	s := serve(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
+	long := strings.Repeat("x", 1<<16)
+	s.router.Script = func(*router.Request, []int32) []router.Event {
+		out := make([]router.Event, 1000)
+		for i := range out {
+			out[i] = router.Event{Text: long, IDs: []int32{1}}
+		}
+		return out
+	}
+	s.router.Hang = true
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := `{"prompt":"x","stream":true}`
+	if _, err := fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	s.router.WaitOpen(t)
+	s.router.WaitClosed(t)
+}
+
+// TestLongStream lasts several times as long as reads and writes may take.
+func TestLongStream(t *testing.T) {
+	s := serve(t, func(o *Options) { o.WriteTimeout, o.ReadTimeout = 50*time.Millisecond, 50*time.Millisecond })
+	s.router.Pause = func() { time.Sleep(120 * time.Millisecond) }
+	got := s.events("/v1/completions", `{"prompt":"x","stream":true}`)
+	if len(got) != 4 || got[3] != "[DONE]" {
+		t.Error(got)
+	}
+}
+
+// TestAbsurdBodies must be refused without harm.
+func TestAbsurdBodies(t *testing.T) {
+	s := serve(t)
+	deep := strings.Repeat("[", 1<<20)
+	for _, path := range []string{"/generate", "/v1/completions", "/v1/chat/completions", "/chorale/v1/generate", "/tokenize"} {
+		for name, body := range map[string]string{
+			"deep":     `{"text":` + deep + `}`,
+			"balanced": `{"text":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `,"prompt":1,"messages":1,"prompts":1}`,
+			"many":     `{"text":["x"` + strings.Repeat(`,"x"`, 5000) + `],"prompt":["x"` + strings.Repeat(`,"x"`, 5000) + `],"messages":1,"prompts":1}`,
+		} {
+			if code, out := s.post(path, body); code != 400 {
+				t.Errorf("%s %s = %d %.200s", path, name, code, out)
+			}
+		}
 	}
 }

@@ -81,6 +81,8 @@ type Router struct {
 	SubmitErr error
 	// NextErr comes after the script's events instead of io.EOF.
 	NextErr error
+	// Pause is called before each event.
+	Pause func()
 	// Hang makes every answer wait for its context after the script.
 	Hang bool
 	Info router.ModelInfo
@@ -229,6 +231,9 @@ type source struct {
 func (s *source) Next(ctx context.Context) (router.Event, error) {
 	if err := ctx.Err(); err != nil {
 		return router.Event{}, err
+	}
+	if s.f.Pause != nil {
+		s.f.Pause()
 	}
 	if len(s.events) > 0 {
 		ev := s.events[0]
