@@ -50,7 +50,7 @@ func (l *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := l.session(ctx)
-		l.down(err)
+		l.down(err, ctx.Err() != nil)
 		if ctx.Err() != nil {
 			return
 		}
@@ -104,7 +104,8 @@ func (l *link) up(conn Conn, info GroupInfo) {
 }
 
 // down takes the group out of service and gives its sequences back.
-func (l *link) down(err error) {
+// stopping tells that the router itself ends.
+func (l *link) down(err error, stopping bool) {
 	l.mu.Lock()
 	l.conn = nil
 	lost := make([]*choice, 0, len(l.live))
@@ -114,7 +115,7 @@ func (l *link) down(err error) {
 	clear(l.live)
 	l.mu.Unlock()
 	l.r.do(func() {
-		if l.connected && !errors.Is(err, context.Canceled) {
+		if l.connected && !stopping {
 			l.log.Warn("worker group lost", zap.Int("sequences", len(lost)), zap.Error(err))
 		}
 		l.connected, l.err = false, err
