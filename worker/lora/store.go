@@ -81,10 +81,11 @@ func NewStore(capacity int, arrive func(Arrival), gone func(digest string)) *Sto
 func (s *Store) Add(h Host) {
 	if e, ok := s.entries[h.Digest]; ok {
 		e.Pinned, e.failed = h.Pinned, nil
-		for _, tell := range e.drops {
+		drops := e.drops
+		e.drops = nil // first: who is told may drop it again
+		for _, tell := range drops {
 			tell()
 		}
-		e.drops = nil
 		if h.Release != nil {
 			h.Release()
 		}
@@ -99,12 +100,17 @@ func (s *Store) Has(digest string) bool {
 	return ok && len(e.drops) == 0
 }
 
-// Lease claims an adapter for a sequence.
+// Lease claims an adapter for a sequence. One that failed to reach the device
+// is refused with what it failed of: its sequences would wait for ever.
 func (s *Store) Lease(digest string) error {
 	if !s.Has(digest) {
 		return fmt.Errorf("%w: %s", ErrNotLoaded, digest)
 	}
-	s.entries[digest].leases++
+	e := s.entries[digest]
+	if e.failed != nil {
+		return e.failed
+	}
+	e.leases++
 	return nil
 }
 
@@ -156,6 +162,12 @@ func (s *Store) unpack(e *entry) {
 func (s *Store) Ready(digest string) bool {
 	e, ok := s.entries[digest]
 	return ok && e.packed != nil
+}
+
+// Pinned tells whether an adapter stays on the device even when unused.
+func (s *Store) Pinned(digest string) bool {
+	e, ok := s.entries[digest]
+	return ok && e.Pinned
 }
 
 // Failed gives the error that keeps an adapter off the device, if any.

@@ -22,6 +22,9 @@ type Adapters interface {
 	// Want asks for it to be brought there. False: every adapter on the device
 	// is in use, none can make room.
 	Want(digest string) bool
+	// Pinned tells whether it stays on the device even when nobody uses it, so
+	// that draining it makes no room.
+	Pinned(digest string) bool
 	// Use and Unuse bracket a running sequence: an adapter in use stays.
 	Use(digest string)
 	Unuse(digest string)
@@ -152,8 +155,7 @@ func (s *Scheduler) Next() Plan {
 	return p.finish()
 }
 
-// chooseAdapters picks the step's adapters among the running ones; nil means
-// that they all fit.
+// chooseAdapters picks the step's adapters among the running ones.
 func (s *Scheduler) chooseAdapters() map[string]bool {
 	set := map[string]bool{}
 	for _, q := range s.running {
@@ -237,6 +239,8 @@ func (p *planner) admit() {
 	if len(p.plan.Preempted) > 0 {
 		return // the cache is full
 	}
+	s.unblock()
+	s.drained()
 	parked := map[string]bool{}
 	for _, q := range slices.Clone(s.waiting) {
 		if p.budget <= 0 || len(s.running) >= s.cfg.MaxRunning {
@@ -249,11 +253,6 @@ func (p *planner) admit() {
 			break // pages: who comes later must not overtake for ever
 		}
 	}
-	for a := range s.blocked {
-		if !parked[a] {
-			delete(s.blocked, a)
-		}
-	}
 	s.relieve()
 }
 
@@ -264,6 +263,7 @@ func (p *planner) adapterReady(a string, parked map[string]bool) bool {
 		return false
 	}
 	if s.adapters.Ready(a) {
+		delete(s.blocked, a)
 		return true
 	}
 	if parked[a] {
@@ -280,14 +280,36 @@ func (p *planner) adapterReady(a string, parked map[string]bool) bool {
 	return false
 }
 
-// relieve drains an adapter when another has been kept off the device for too
-// long, and ends the draining when that one got there.
+// drained ends the draining of an adapter once its last running sequence has
+// ended, by giving its place to the adapter it was drained for.
+func (s *Scheduler) drained() {
+	if s.draining == "" {
+		return
+	}
+	if _, still := s.blocked[s.drainFor]; still && s.users()[s.draining] > 0 {
+		return
+	} else if still && s.adapters.Want(s.drainFor) {
+		delete(s.blocked, s.drainFor)
+	}
+	s.draining, s.drainFor = "", ""
+}
+
+// users counts the running sequences of each adapter.
+func (s *Scheduler) users() map[string]int {
+	n := map[string]int{}
+	for _, q := range s.running {
+		if q.Adapter != "" {
+			n[q.Adapter]++
+		}
+	}
+	return n
+}
+
+// relieve starts to drain an adapter when another has been kept off the device
+// for too long: the one with the fewest running sequences.
 func (s *Scheduler) relieve() {
 	if s.draining != "" {
-		if _, still := s.blocked[s.drainFor]; still {
-			return
-		}
-		s.draining, s.drainFor = "", ""
+		return
 	}
 	starved, since := "", uint64(0)
 	for a, t := range s.blocked {
@@ -298,19 +320,34 @@ func (s *Scheduler) relieve() {
 	if starved == "" || s.step-since < uint64(s.cfg.StarveSteps) {
 		return
 	}
-	counts := map[string]int{}
-	for _, q := range s.running {
-		if q.Adapter != "" {
-			counts[q.Adapter]++
-		}
-	}
+	counts := s.users()
 	for a, n := range counts {
+		if s.adapters.Pinned(a) {
+			continue
+		}
 		if v := s.draining; v == "" || n < counts[v] || n == counts[v] && a < v {
 			s.draining = a
 		}
 	}
 	if s.draining != "" {
 		s.drainFor = starved
+	}
+}
+
+// unblock forgets blocked adapters that nobody waits for any more. That admit
+// did not come as far as one's sequences is no reason: the clock runs on.
+func (s *Scheduler) unblock() {
+	if len(s.blocked) == 0 {
+		return
+	}
+	wanted := map[string]bool{}
+	for _, q := range s.waiting {
+		wanted[q.Adapter] = true
+	}
+	for a := range s.blocked {
+		if !wanted[a] {
+			delete(s.blocked, a)
+		}
 	}
 }
 
@@ -322,9 +359,13 @@ func (p *planner) start(q *Seq) bool {
 		tokens = nil
 	}
 	t, cached := s.pool.NewTable(q.Adapter, tokens)
-	// Pages for all it has and the next token, and one page for each running
-	// sequence, lest the newcomer be preempted at once.
-	need := (len(q.Tokens)+1+kv.PageSize-1)/kv.PageSize - len(t.Pages)
+	// Pages for all it has and, while others run, for the next token and one
+	// for each of them, lest the newcomer be preempted at once.
+	room := len(q.Tokens)
+	if len(s.running) > 0 {
+		room++
+	}
+	need := (room+kv.PageSize-1)/kv.PageSize - len(t.Pages)
 	if need+len(s.running) > s.pool.Available() {
 		t.Release()
 		return false
