@@ -10,7 +10,8 @@ enum { ST_BF16, ST_F32, ST_DOT };
 #define DEPTH 2048      // inputs in one pass when rows must be blocked
 #define ROW_BYTES (256 << 10) // rows that share a panel while they are in L2
 #define UNIT_BYTES (96 << 10) // weights in one unit of work
-#define AHEAD 2048      // prefetch distance in bytes when a panel is read once
+#define AHEAD 8192      // prefetch distance in bytes when a panel is read once
+#define SHRINK_AHEAD 4096
 #define SHRINK_ROWS 32  // rows in one shrink unit
 #define LANES 4         // accumulators of a shrink sum
 
@@ -171,10 +172,10 @@ AI void shrink_rows(const int MR, const int ST, const plan *p, const ck_term *t,
 		for (int u = 0; u < LANES; u++) {
 			if (at + u >= pairs) break;
 			const char *w = a + (at + u) * n * (ST == ST_F32 ? 8 : 4);
-			_mm_prefetch(w + AHEAD, _MM_HINT_T0);
+			_mm_prefetch(w + SHRINK_AHEAD, _MM_HINT_T0);
 			vf even, odd;
 			if (ST == ST_F32) {
-				_mm_prefetch(w + AHEAD + 64, _MM_HINT_T0);
+				_mm_prefetch(w + SHRINK_AHEAD + 64, _MM_HINT_T0);
 				even = v_loadm((const float *)w, m);
 				odd = v_loadm((const float *)w + n, m);
 			}

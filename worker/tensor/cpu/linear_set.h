@@ -55,6 +55,7 @@ NOINLINE void SETNAME(shrink)(const plan *p, const ck_term *t, long r0, long r1)
 	for (long rank = 0; rank < t->rank; rank += 16) {
 		long n = least(16, t->rank - rank), row = r0;
 		const char *a = (const char *)t->a + rank * even;
+		for (long i = 0; i < SHRINK_AHEAD; i += 64) _mm_prefetch(a + i, _MM_HINT_T0);
 #if SHRINK_MR >= 4
 		for (; row + 4 <= r1; row += 4) shrink_rows(4, ST, p, t, row, rank, n, a);
 #endif
@@ -102,7 +103,7 @@ static void SETNAME(fetch)(const ck_term *t, long c0, long c1) {
 	long size = depth_steps(ST, t->rank) * STEP;
 	const char *from = (const char *)t->b + (c0 - t->offset) / PANEL * size;
 	const char *to = (const char *)t->b + up(c1 - t->offset, PANEL) * size;
-	for (; from < to; from += 64) _mm_prefetch(from, _MM_HINT_T1);
+	for (; from < to; from += 64) _mm_prefetch(from, _MM_HINT_T0);
 }
 
 static void SETNAME(unit)(void *arg, long unit) {
