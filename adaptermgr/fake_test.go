@@ -133,6 +133,7 @@ type fakeWorker struct {
 	incarnation int
 	held        map[string]bool // digest → pinned
 	leases      map[string]int  // sequences by digest
+	dropping    map[string]bool // as soon as its sequences end, whoever waits
 	pushes      map[string]int
 	forced      map[string]int
 	pushErr     func(digest string) error
@@ -143,7 +144,7 @@ type fakeWorker struct {
 
 func newWorker(addr string) *fakeWorker {
 	w := &fakeWorker{
-		addr: addr, up: true, held: map[string]bool{}, leases: map[string]int{}, pushes: map[string]int{},
+		addr: addr, up: true, held: map[string]bool{}, leases: map[string]int{}, dropping: map[string]bool{}, pushes: map[string]int{},
 		forced: map[string]int{}, changed: make(chan struct{}),
 		info: WorkerInfo{ModelDigest: "model", Modules: baseModules(), VocabSize: 100, MaxLoRAsPerBatch: 3, LoRAEnabled: true},
 	}
@@ -158,6 +159,7 @@ func (w *fakeWorker) set(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f()
+	w.settle()
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
@@ -168,7 +170,18 @@ func (w *fakeWorker) restart() {
 		w.info.Incarnation = fmt.Sprint(w.addr, "#", w.incarnation)
 		clear(w.held)
 		clear(w.leases)
+		clear(w.dropping)
 	})
+}
+
+// settle removes what is to be dropped and has no sequences. mu is held.
+func (w *fakeWorker) settle() {
+	for d := range w.dropping {
+		if w.leases[d] <= 0 {
+			delete(w.held, d)
+			delete(w.dropping, d)
+		}
+	}
 }
 
 func (w *fakeWorker) setUp(up bool) { w.set(func() { w.up = up }) }
@@ -238,25 +251,30 @@ func (w *fakeWorker) Push(ctx context.Context, p Push) error {
 		}
 	}
 	w.held[p.Digest] = p.Pinned
+	delete(w.dropping, p.Digest)
 	return nil
 }
 
 func (w *fakeWorker) Drop(ctx context.Context, digest string, force bool) error {
-	for {
+	for first := true; ; first = false {
 		w.mu.Lock()
-		if force {
-			w.forced[digest]++
-			delete(w.leases, digest)
-		}
-		if err := w.reachable(); err != nil || w.leases[digest] <= 0 {
-			if err == nil {
-				delete(w.held, digest)
-			}
+		if err := w.reachable(); err != nil {
 			w.mu.Unlock()
 			return err
 		}
-		changed := w.changed
+		if first {
+			w.dropping[digest] = true
+			if force {
+				w.forced[digest]++
+				delete(w.leases, digest)
+			}
+			w.settle()
+		}
+		waits, changed := w.dropping[digest], w.changed
 		w.mu.Unlock()
+		if !waits {
+			return nil // gone, or kept by a push
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -36,7 +36,11 @@ type group struct {
 	linkErr     error
 	incarnation string
 	held        map[string]bool // digest → pinned
-	tries       map[string]*try // digests whose push or drop failed
+	// leaving are held digests that this process was told to drop and has not
+	// acknowledged: it may drop them any time, also when the call was
+	// cancelled. A push keeps them.
+	leaving map[string]bool
+	tries   map[string]*try // digests whose push or drop failed
 
 	// Of run's goroutine only.
 	ops     map[string]*op
@@ -65,7 +69,7 @@ type result struct {
 func newGroup(m *Manager, w Worker) *group {
 	return &group{
 		m: m, w: w, log: m.log.With(zap.String("worker", w.Address())), kick: make(chan struct{}, 1),
-		held: map[string]bool{}, tries: map[string]*try{},
+		held: map[string]bool{}, leaving: map[string]bool{}, tries: map[string]*try{},
 	}
 }
 
@@ -112,6 +116,7 @@ func (g *group) connect(ctx context.Context) error {
 	defer g.m.mu.Unlock()
 	if g.incarnation != info.Incarnation {
 		g.tries = map[string]*try{} // a new process may take what the old refused
+		g.leaving = map[string]bool{}
 	}
 	g.link, g.linkErr, g.incarnation = linkUp, nil, info.Incarnation
 	g.setHeld(inv)
@@ -123,6 +128,12 @@ func (g *group) connect(ctx context.Context) error {
 	g.m.notify()
 	g.log.Info("worker connected", zap.String("incarnation", info.Incarnation), zap.Int("adapters", len(g.held)))
 	return nil
+}
+
+// has tells whether the group holds a digest and keeps it. m.mu is held.
+func (g *group) has(digest string) bool {
+	_, held := g.held[digest]
+	return held && !g.leaving[digest]
 }
 
 // setHeld takes over an inventory. m.mu is held.
@@ -219,13 +230,13 @@ func (g *group) reconcile(ctx context.Context, running *sync.WaitGroup) <-chan t
 		g.start(ctx, running, digest, c, o)
 	}
 	for digest, c := range wanted {
-		pinned, held := g.held[digest]
+		pinned := g.held[digest]
 		switch o := g.ops[digest]; {
 		case o != nil:
 			if !o.push || o.pinned != c.pinned {
 				o.stop()
 			}
-		case (!held || pinned != c.pinned) && g.pushes() < g.m.o.MaxPushes:
+		case (!g.has(digest) || pinned != c.pinned) && g.pushes() < g.m.o.MaxPushes:
 			start(digest, c, op{push: true, pinned: c.pinned})
 		}
 	}
@@ -271,6 +282,9 @@ func (g *group) pushes() int {
 func (g *group) start(conn context.Context, running *sync.WaitGroup, digest string, c content, o op) {
 	ctx, cancel := context.WithCancel(conn)
 	o.cancel = cancel
+	if !o.push {
+		g.leaving[digest] = true
+	}
 	g.ops[digest] = &o
 	results := g.results
 	running.Go(func() {
@@ -332,9 +346,11 @@ func (g *group) settle(r result) error {
 		g.failed(r, o)
 	case o.push:
 		g.held[r.digest] = o.pinned
+		delete(g.leaving, r.digest)
 		delete(g.tries, r.digest)
 	default:
 		delete(g.held, r.digest)
+		delete(g.leaving, r.digest)
 		delete(g.tries, r.digest)
 	}
 	g.m.notify()

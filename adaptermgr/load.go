@@ -33,7 +33,8 @@ type LoadRequest struct {
 
 // Result is an adapter after a change.
 type Result struct {
-	Adapter  Adapter
+	Adapter Adapter
+	// Revision is that of a Change in which the result is visible, or earlier.
 	Revision uint64
 	// Evicted are the names that MaxLoaded pushed out.
 	Evicted []string
@@ -297,7 +298,7 @@ func (m *Manager) result(name string, evicted []string) (Result, error) {
 	if e == nil { // unloaded by somebody else in this very moment
 		return Result{}, ErrNotFound
 	}
-	return Result{Adapter: m.view(e), Revision: m.revision, Evicted: evicted}, nil
+	return Result{Adapter: m.view(e), Revision: m.published(), Evicted: evicted}, nil
 }
 
 // register puts new content under a name that is not loaded.

@@ -30,8 +30,9 @@ type Manager struct {
 	staged   map[string]store.Record // replacements on their way to the workers
 	locks    map[string]*nameLock
 	groups   []*group
-	base     *WorkerInfo // as last described
-	revision uint64
+	base     *WorkerInfo   // as last described
+	revision uint64        // the registry's
+	minor    uint64        // changes since the registry's
 	changed  chan struct{} // closed and replaced by each change
 	seq      uint64        // counts changes
 	cache    *catalogue
@@ -86,6 +87,7 @@ func (m *Manager) recover() error {
 		if records, err = tx.List(); err != nil {
 			return err
 		}
+		tx.Bump() // revisions told by the process before must not come again
 		for i := range records {
 			r := &records[i]
 			if r.State != store.StateFetching {
@@ -128,6 +130,7 @@ func (m *Manager) Run(ctx context.Context) error {
 // notify tells watchers, waiting operations and groups of a change. mu is held.
 func (m *Manager) notify() {
 	m.seq++
+	m.minor++
 	close(m.changed)
 	m.changed = make(chan struct{})
 	for _, g := range m.groups {
@@ -137,6 +140,12 @@ func (m *Manager) notify() {
 		}
 	}
 }
+
+// published returns the revision that clients see: the registry's in the upper
+// half, in the lower the changes since that only the workers made. So a client
+// that waits for the revision of an answer sees all that the answer tells.
+// mu is held.
+func (m *Manager) published() uint64 { return m.revision<<32 | m.minor }
 
 // await calls check under mu, again after each change, until it reports done.
 // idle, if positive, is how long it waits without check reporting progress.
@@ -208,7 +217,9 @@ func (m *Manager) commitLocked(plan func() (put []store.Record, del []string, er
 		}
 		delete(m.entries, name)
 	}
-	m.revision = revision
+	if m.revision != revision {
+		m.revision, m.minor = revision, 0
+	}
 	if apply != nil {
 		apply()
 	}

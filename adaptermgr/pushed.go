@@ -48,14 +48,13 @@ func (m *Manager) pushStatus(digest, old string) pushStatus {
 	var s pushStatus
 	var b strings.Builder
 	for _, g := range m.groups {
-		_, held := g.held[digest]
 		try := g.tries[digest]
 		switch {
 		case g.link == linkNew:
 			s.pending++
 		case g.link == linkDown:
 			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), g.linkErr)
-		case held:
+		case g.has(digest):
 			s.have++
 		case try == nil:
 			s.pending++

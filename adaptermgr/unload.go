@@ -35,7 +35,7 @@ func (m *Manager) unload(ctx context.Context, name string, force bool) (Result, 
 	defer m.commitMu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return Result{Adapter: gone, Revision: m.revision}, nil
+	return Result{Adapter: gone, Revision: m.published()}, nil
 }
 
 // beginUnload takes the name out of the catalogue and lets its drain begin. It

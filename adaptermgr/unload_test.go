@@ -159,3 +159,36 @@ func TestPins(t *testing.T) {
 		w.check()
 	})
 }
+
+func TestADropThatWaitsIsTakenBack(t *testing.T) {
+	for _, bounce := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, someArts(), 1)
+			x := w.workers[0]
+			d := w.mustLoad("a", "s1").Adapter.Digest
+			x.lease(d, 1)
+			done := make(chan error, 1)
+			go func() { done <- w.unload("a", false) }()
+			synctest.Wait()
+			if !x.dropping[d] {
+				t.Fatal("not being dropped")
+			}
+			if bounce { // the connection is lost, the worker lives on
+				x.setUp(false)
+				time.Sleep(5 * time.Second)
+				x.setUp(true)
+				time.Sleep(10 * time.Second)
+			}
+			w.mustLoad("b", "s1again")
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			x.lease(d, -1)
+			time.Sleep(time.Minute)
+			if _, ok := x.holds()[d]; !ok || x.pushCount(d) != 2 || w.state("b") != Loaded {
+				t.Errorf("b is %v, held %v, pushed %d times", w.state("b"), x.holds(), x.pushCount(d))
+			}
+			w.check()
+		})
+	}
+}

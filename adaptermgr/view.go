@@ -61,8 +61,7 @@ func (m *Manager) loadState(e *entry, placements []Placement) (State, string) {
 func (m *Manager) placements(digest string) []Placement {
 	out := make([]Placement, 0, len(m.groups))
 	for _, g := range m.groups {
-		p := Placement{Worker: g.w.Address()}
-		_, p.Loaded = g.held[digest]
+		p := Placement{Worker: g.w.Address(), Loaded: g.has(digest)}
 		switch {
 		case g.link != linkUp && g.linkErr != nil:
 			p.Error = g.linkErr.Error()
@@ -85,7 +84,7 @@ func (m *Manager) catalogue() *catalogue {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.cache == nil || m.cache.seq != m.seq {
-		c := &catalogue{seq: m.seq, revision: m.revision}
+		c := &catalogue{seq: m.seq, revision: m.published()}
 		for _, name := range m.sortedNames() {
 			c.adapters = append(c.adapters, m.view(m.entries[name]))
 		}
@@ -120,17 +119,17 @@ func (m *Manager) List(after string, limit int) (adapters []Adapter, more bool, 
 	return slices.Clone(rest), false, c.revision
 }
 
-// Revision returns the registry's revision.
+// Revision returns the revision of this moment; it grows with every change.
 func (m *Manager) Revision() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.revision
+	return m.published()
 }
 
 // Change is what a watcher gets.
 type Change struct {
-	// Revision of the registry. States change with the workers, too, so
-	// several changes may carry the same.
+	// Revision grows from one Change to the next. A Change may bring nothing
+	// but a new one, so that who waits for a revision gets there.
 	Revision uint64
 	// Snapshot is true for the first Change: Adapters is everything.
 	Snapshot bool
@@ -194,5 +193,5 @@ func diff(last, now *catalogue) (Change, bool) {
 	for _, a := range old {
 		c.Removed = append(c.Removed, a.Name)
 	}
-	return c, len(c.Adapters)+len(c.Removed) > 0
+	return c, now.revision != last.revision
 }

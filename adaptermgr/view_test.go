@@ -91,3 +91,46 @@ func TestWatch(t *testing.T) {
 		}
 	})
 }
+
+// TestRevisionsCanBeWaitedFor is what routers do: they act on an answer when
+// their watch has reached its revision.
+func TestRevisionsCanBeWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1, func(o *Options) { o.MaxLoaded = 1 })
+		var last uint64
+		for range 2 {
+			w.mustLoad("a", "s1")
+			w.mustLoad("b", "s2")
+			for _, name := range []string{"a", "a", "b"} {
+				ctx, cancel := context.WithCancel(t.Context())
+				watch := w.m.Watch(ctx)
+				now := map[string]Adapter{}
+				revision := uint64(0)
+				take := func() {
+					c := <-watch
+					if c.Revision <= revision {
+						t.Errorf("revision %d after %d", c.Revision, revision)
+					}
+					revision = c.Revision
+					for _, a := range c.Adapters {
+						now[a.Name] = a
+					}
+				}
+				take()
+				r, err := w.m.Ensure(ctx, []string{name})
+				if err != nil || r.Revision < last {
+					t.Fatalf("%+v, %v", r, err)
+				}
+				for revision < r.Revision {
+					take()
+				}
+				if now[name].State != Loaded || !now[name].Placements[0].Loaded {
+					t.Errorf("at its revision %s is %v", name, now[name].State)
+				}
+				last = r.Revision
+				cancel()
+			}
+			w.restart() // revisions grow over a restart, too
+		}
+	})
+}

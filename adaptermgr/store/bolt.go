@@ -133,6 +133,8 @@ func newBoltTx(tx *bolt.Tx) (*boltTx, error) {
 	return &boltTx{adapters: tx.Bucket(adaptersBucket), revision: revision}, err
 }
 
+func (t *boltTx) Bump() { t.changed = true }
+
 func (t *boltTx) Revision() uint64 { return t.revision }
 
 func (t *boltTx) Get(name string) (Record, bool, error) {

@@ -97,6 +97,8 @@ type Tx interface {
 	Put(r Record) error
 	// Delete removes a name; one that is not there is no error.
 	Delete(name string) error
+	// Bump lets the revision grow although nothing else changes.
+	Bump()
 }
 
 // encode returns r's stored form.

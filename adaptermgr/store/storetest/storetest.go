@@ -120,6 +120,7 @@ func revisions(t *testing.T, open func(string) (store.Store, error)) {
 		{func(tx store.Tx) error { return tx.Delete("a") }, 2},
 		{func(tx store.Tx) error { return tx.Delete("a") }, 2},
 		{put(Sample("b")), 3},
+		{func(tx store.Tx) error { tx.Bump(); return nil }, 4},
 	}
 	for i, st := range steps {
 		if got, err := s.Update(st.fn); got != st.want || err != nil {
@@ -131,7 +132,7 @@ func revisions(t *testing.T, open func(string) (store.Store, error)) {
 	}
 	s = mustOpen(t, open, dir)
 	if err := s.View(func(tx store.Tx) error {
-		if tx.Revision() != 3 {
+		if tx.Revision() != 4 {
 			t.Errorf("after reopening: %d", tx.Revision())
 		}
 		return nil
