@@ -176,3 +176,19 @@ func TestInvalidUTF8(t *testing.T) {
 		t.Errorf("status = %v", s)
 	}
 }
+
+func TestReasons(t *testing.T) {
+	seen := map[string]Entry{}
+	for _, e := range Reasons() {
+		if e.HTTP < 400 || seen[e.Reason].Reason != "" {
+			t.Errorf("%+v", e)
+		}
+		seen[e.Reason] = e
+	}
+	if e := seen[ReasonOverloaded]; e.Code != codes.ResourceExhausted || e.HTTP != 429 {
+		t.Errorf("%+v", e)
+	}
+	if e := seen[ReasonDiskFull]; e.Code != codes.OK || e.HTTP != 507 {
+		t.Errorf("%+v", e)
+	}
+}

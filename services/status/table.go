@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -271,4 +272,28 @@ func httpOf(c codes.Code) int {
 	default:
 		return http.StatusInternalServerError
 	}
+}
+
+// Entry is a reason with what it becomes, for the reference documentation.
+type Entry struct {
+	Reason string
+	// Code is the gRPC code, codes.OK where other services choose it.
+	Code codes.Code
+	HTTP int
+}
+
+// Reasons lists all reasons by name.
+func Reasons() []Entry {
+	var out []Entry
+	for reason, h := range httpOfReason {
+		e := Entry{Reason: reason, HTTP: h}
+		for _, r := range table {
+			if r.reason == reason {
+				e.Code = r.code
+			}
+		}
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Reason, b.Reason) })
+	return out
 }

@@ -110,26 +110,9 @@ func Each(ctx context.Context, handles []*router.Handle, fn func(prompt int, ev 
 	defer wg.Wait()
 	defer cancel()
 
-	type item struct {
-		prompt int
-		ev     router.Event
-	}
 	events, done := make(chan item), make(chan error)
 	for i, h := range handles {
-		wg.Go(func() {
-			err := drain(ctx, h, func(ev router.Event) error {
-				select {
-				case events <- item{i, ev}:
-					return nil
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			})
-			select {
-			case done <- err:
-			case <-ctx.Done():
-			}
-		})
+		wg.Go(func() { relay(ctx, i, h, events, done) })
 	}
 	for left := len(handles); left > 0; {
 		select {
@@ -147,6 +130,28 @@ func Each(ctx context.Context, handles []*router.Handle, fn func(prompt int, ev 
 		}
 	}
 	return nil
+}
+
+// item is an event of one of several prompts.
+type item struct {
+	prompt int
+	ev     router.Event
+}
+
+// relay hands a handle's events and then its end over, until the context ends.
+func relay(ctx context.Context, prompt int, h *router.Handle, events chan<- item, done chan<- error) {
+	err := drain(ctx, h, func(ev router.Event) error {
+		select {
+		case events <- item{prompt, ev}:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	select {
+	case done <- err:
+	case <-ctx.Done():
+	}
 }
 
 func drain(ctx context.Context, h *router.Handle, fn func(router.Event) error) error {
