@@ -54,7 +54,7 @@ func topIDs(logits []float32, k int) []int32 {
 	}
 	slices.SortFunc(ids, less)
 	for i := k; i < len(logits); i++ {
-		if logits[i] <= logits[ids[0]] {
+		if cmp.Compare(logits[i], logits[ids[0]]) <= 0 { // NaN below all others
 			continue
 		}
 		// Few rows ever displace the worst of a small k: insertion keeps order.

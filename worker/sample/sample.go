@@ -130,10 +130,16 @@ func (s *Sampler) Next(logits []float32, argmax int32, p *Params, c *Counts, gen
 		p.adjust(logits, c, generated)
 		argmax = ArgMax(logits)
 	}
-	if p.Greedy() {
+	top := logits[argmax]
+	if top != top { // of a broken model or adapter; the other rows' do not depend on it
+		argmax = ArgMax(logits)
+		top = logits[argmax]
+	}
+	// Without a finite best there is no distribution: all are banned, or infinite.
+	if p.Greedy() || top-top != 0 {
 		return argmax
 	}
-	s.collect(logits, logits[argmax], p)
+	s.collect(logits, top, p)
 	s.truncate(p)
 	return s.draw(Uniform(p.Seed, uint64(generated)))
 }
@@ -142,9 +148,9 @@ func (s *Sampler) Next(logits []float32, argmax int32, p *Params, c *Counts, gen
 func (s *Sampler) collect(logits []float32, top float32, p *Params) {
 	s.cands = s.cands[:0]
 	floor := top - float32(negligible*p.Temperature)
-	if p.MinP > 0 {
+	if p.MinP > 0 && p.TopP >= 1 {
 		// weight >= MinP*best  <=>  logit >= top + T*log(MinP); a hair lower here,
-		// truncate decides exactly.
+		// truncate decides exactly. Top-p needs the mass of those below, too.
 		floor = max(floor, top+float32(p.Temperature*math.Log(p.MinP))-1e-3)
 	}
 	inv := 1 / p.Temperature
@@ -212,11 +218,11 @@ func (s *Sampler) draw(u float64) int32 {
 	return s.cands[len(s.cands)-1].id
 }
 
-// ArgMax gives the lowest index of the largest value.
+// ArgMax gives the lowest index of the largest value; NaN is below all others.
 func ArgMax(v []float32) int32 {
 	best := 0
 	for i, x := range v {
-		if x > v[best] {
+		if x > v[best] || v[best] != v[best] && x == x {
 			best = i
 		}
 	}
