@@ -250,6 +250,15 @@ func (g *group) reconcile(ctx context.Context, running *sync.WaitGroup) <-chan t
 			start(digest, content{}, op{force: forced[digest]})
 		}
 	}
+	g.forgetTries(wanted)
+	if due < 0 {
+		return nil
+	}
+	return time.After(due)
+}
+
+// forgetTries drops what there is nothing left to try for. m.mu is held.
+func (g *group) forgetTries(wanted map[string]content) {
 	for digest := range g.tries {
 		_, isWanted := wanted[digest]
 		_, isHeld := g.held[digest]
@@ -257,10 +266,6 @@ func (g *group) reconcile(ctx context.Context, running *sync.WaitGroup) <-chan t
 			delete(g.tries, digest)
 		}
 	}
-	if due < 0 {
-		return nil
-	}
-	return time.After(due)
 }
 
 func (o *op) stop() {
