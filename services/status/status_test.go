@@ -170,6 +170,15 @@ func parse(t *testing.T, s string) any {
 	return v
 }
 
+func TestLongTextsAreCut(t *testing.T) {
+	long := strings.Repeat("ä", 1<<20)
+	err := GRPC(&router.FieldError{Field: long, Problem: long, Err: &router.UnknownAdapterError{Name: long}})
+	p := Of(err)
+	if len(p.Message) > 3000 || len(p.Field()) > 300 || len(p.Fields[0].Problem) > 3000 || !strings.HasSuffix(p.Field(), "ä…") {
+		t.Errorf("%d %d %.20s", len(p.Message), len(p.Field()), p.Field())
+	}
+}
+
 func TestInvalidUTF8(t *testing.T) {
 	err := GRPC(&router.UnknownAdapterError{Name: "a\xff"})
 	if s := grpcstatus.Convert(err); s.Code() != codes.NotFound || !strings.Contains(s.Message(), "a\uFFFD") {

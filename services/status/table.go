@@ -154,9 +154,32 @@ func (p Problem) Field() string {
 	return p.Fields[0].Field
 }
 
+// Limits of what errors repeat of a request, in bytes: gRPC sends messages in
+// headers, and an echo should not be as large as what it answers.
+const (
+	maxMessage = 2048
+	maxField   = 256
+)
+
 // Of looks an error up. gRPC statuses (of another service) keep their code,
-// reason and message.
+// reason and message. Overlong texts are cut.
 func Of(err error) Problem {
+	p := of(err)
+	p.Message = clip(p.Message, maxMessage)
+	for i, f := range p.Fields {
+		p.Fields[i] = FieldProblem{clip(f.Field, maxField), clip(f.Problem, maxMessage)}
+	}
+	return p
+}
+
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+func of(err error) Problem {
 	for _, r := range table {
 		if errors.Is(err, r.err) {
 			return Problem{

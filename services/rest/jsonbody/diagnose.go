@@ -17,6 +17,9 @@ type frame struct {
 	wantKey bool
 }
 
+// maxDepth bounds the search; no request of any face nests so deeply.
+const maxDepth = 100
+
 // diagnose says where a body stops being JSON: with the path of the value that
 // was being read, because that is what a person looks for.
 func diagnose(body []byte) error {
@@ -32,6 +35,9 @@ func diagnose(body []byte) error {
 			return fault(body, dec.InputOffset(), stack, err)
 		}
 		if d, ok := tok.(json.Delim); ok && (d == '[' || d == '{') {
+			if len(stack) >= maxDepth {
+				return Value{Path: "body"}.Errorf("is nested too deeply, at offset %d", dec.InputOffset())
+			}
 			stack = append(stack, frame{array: d == '[', wantKey: d == '{'})
 			continue
 		} else if ok {

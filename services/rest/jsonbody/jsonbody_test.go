@@ -21,8 +21,9 @@ func TestParseErrors(t *testing.T) {
 		`{"a":{"b":[1,-Infinity]}}`: "a.b[1]: must be a finite number, got -Infinity",
 		`{"sampling_params":{"temperature": NaN}}`:          "sampling_params.temperature: must be a finite number, got NaN",
 		`{"sampling_params":[{},{"temperature":Infinity}]}`: "sampling_params[1].temperature: must be a finite number, got Infinity",
-		`{"a":tru}`: "a: is not JSON: invalid character '}' in literal true (expecting 'e'), near offset 5",
-		`hello`:     "body: is not JSON: invalid character 'h' looking for beginning of value, near offset 0",
+		`{"a":tru}`:                  "a: is not JSON: invalid character '}' in literal true (expecting 'e'), near offset 5",
+		strings.Repeat(`{"a":`, 200): "body: is nested too deeply, at offset 501",
+		`hello`:                      "body: is not JSON: invalid character 'h' looking for beginning of value, near offset 0",
 	} {
 		_, err := Parse([]byte(body))
 		if err == nil || err.Error() != want {
