@@ -215,58 +215,53 @@ AI void shrink_rows(const int MR, const int ST, const plan *p, const ck_term *t,
 	}
 }
 
-// expand_rows adds B·s of one panel b of B to MR rows; y and s are the first
-// row's, lanes [lo, hi) of the panel count.
-AI void expand_rows(const int MR, const int ST, const float *s, const char *b, long rank, float *y, long ldy, int lo, int hi) {
-	vf acc[8][2];
-#pragma GCC unroll 8
-	for (int i = 0; i < MR; i++) acc[i][0] = acc[i][1] = v_zero();
-	const float *end = s + (ST == ST_F32 ? rank : rank & ~1L);
-	for (; s < end; b += STEP) {
-		vf e0, o0, e1, o1;
-		if (ST == ST_F32) {
-			e0 = v_load((const float *)b);
-			e1 = v_load((const float *)b + 16);
-		} else {
-			v_wide2((const uint16_t *)b, &e0, &o0);
-			v_wide2((const uint16_t *)b + 32, &e1, &o1);
-		}
-#pragma GCC unroll 8
-		for (int i = 0; i < MR; i++) {
-			vf sv = v_set(s[i * rank]);
-			acc[i][0] = v_fma(sv, e0, acc[i][0]);
-			acc[i][1] = v_fma(sv, e1, acc[i][1]);
-			if (ST == ST_F32) continue;
-			sv = v_set(s[i * rank + 1]);
-			acc[i][0] = v_fma(sv, o0, acc[i][0]);
-			acc[i][1] = v_fma(sv, o1, acc[i][1]);
-		}
-		s += ST == ST_F32 ? 1 : 2;
+// expand_step adds one step of NP panels of B, size bytes apart, to MR rows.
+AI void expand_step(const int MR, const int NP, const int ST, const int half, vf acc[][4], const float *s, long rank, const char *b, long size) {
+	vf even[4], odd[4];
+#pragma GCC unroll 4
+	for (int v = 0; v < 2 * NP; v++) {
+		const char *at = b + v / 2 * size + v % 2 * 64;
+		if (ST == ST_F32) even[v] = v_load((const float *)at);
+		else v_wide2((const uint16_t *)at, &even[v], &odd[v]);
 	}
-	if (ST != ST_F32 && (rank & 1)) {
-		vf e0, o0, e1, o1;
-		v_wide2((const uint16_t *)b, &e0, &o0);
-		v_wide2((const uint16_t *)b + 32, &e1, &o1);
 #pragma GCC unroll 8
-		for (int i = 0; i < MR; i++) {
-			vf sv = v_set(s[i * rank]);
-			acc[i][0] = v_fma(sv, e0, acc[i][0]);
-			acc[i][1] = v_fma(sv, e1, acc[i][1]);
-		}
+	for (int i = 0; i < MR; i++) {
+		vf a = v_set(s[i * rank]);
+#pragma GCC unroll 4
+		for (int v = 0; v < 2 * NP; v++) acc[i][v] = v_fma(a, even[v], acc[i][v]);
+		if (half) continue;
+		a = v_set(s[i * rank + 1]);
+#pragma GCC unroll 4
+		for (int v = 0; v < 2 * NP; v++) acc[i][v] = v_fma(a, odd[v], acc[i][v]);
 	}
-	if (lo == 0 && hi == PANEL) {
+}
+
+// expand_rows adds B·s of NP panels of B to MR rows; y and s are the first row's,
+// lanes [lo, hi) of the panels count.
+AI void expand_rows(const int MR, const int NP, const int ST, const float *s, const char *b, long rank, float *y, long ldy, long lo, long hi) {
+	const long size = depth_steps(ST, rank) * STEP;
+	vf acc[8][4];
 #pragma GCC unroll 8
-		for (int i = 0; i < MR; i++, y += ldy) {
-			v_store(y, v_add(v_load(y), acc[i][0]));
-			v_store(y + 16, v_add(v_load(y + 16), acc[i][1]));
-		}
-		return;
+	for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+		for (int v = 0; v < 2 * NP; v++) acc[i][v] = v_zero();
+	const int per = ST == ST_F32 ? 1 : 2; // ranks in a step
+	for (const float *end = s + rank / per * per; s < end; s += per, b += STEP) expand_step(MR, NP, ST, ST == ST_F32, acc, s, rank, b, size);
+	if (rank % per) expand_step(MR, NP, ST, 1, acc, s, rank, b, size);
+	const int whole = lo == 0 && hi == NP * PANEL;
+	// All loads before all stores: rows of y may lie a multiple of 4 KiB apart,
+	// and then a load waits for any store before it.
+#pragma GCC unroll 4
+	for (int v = 0; v < 2 * NP; v++) {
+		vm m = v_mask(lo - 16 * v, hi - 16 * v);
+#pragma GCC unroll 8
+		for (int i = 0; i < MR; i++) acc[i][v] = v_add(v_loadw(y + i * ldy + 16 * v, whole, m), acc[i][v]);
 	}
-	vm m0 = v_mask(lo, hi), m1 = v_mask(lo - 16, hi - 16);
+#pragma GCC unroll 4
+	for (int v = 0; v < 2 * NP; v++) {
+		vm m = v_mask(lo - 16 * v, hi - 16 * v);
 #pragma GCC unroll 8
-	for (int i = 0; i < MR; i++, y += ldy) {
-		v_storem(y, m0, v_add(v_loadm(y, m0), acc[i][0]));
-		v_storem(y + 16, m1, v_add(v_loadm(y + 16, m1), acc[i][1]));
+		for (int i = 0; i < MR; i++) v_storew(y + i * ldy + 16 * v, whole, m, acc[i][v]);
 	}
 }
 

@@ -66,31 +66,36 @@ NOINLINE void SETNAME(shrink)(const plan *p, const ck_term *t, long r0, long r1)
 	}
 }
 
-#define EXPAND(MR)                                                                                           \
-	NOINLINE void SETNAME(expand_##MR)(const float *s, const char *b, long rank, float *y, long ldy, int lo, int hi) { \
-		expand_rows(MR, ST, s, b, rank, y, ldy, lo, hi);                                                     \
+#define EXPAND(MR, NP)                                                                                    \
+	NOINLINE void SETNAME(expand_##MR##_##NP)(const float *s, const char *b, long rank, float *y, long ldy, long lo, long hi) { \
+		expand_rows(MR, NP, ST, s, b, rank, y, ldy, lo, hi);                                              \
 	}
-EXPAND(1) EXPAND(2)
+EXPAND(1, 1) EXPAND(2, 1)
 #if MR_MAX > 5
-EXPAND(4) EXPAND(8)
+EXPAND(1, 2) EXPAND(4, 1) EXPAND(8, 1)
 #endif
 #undef EXPAND
 
 // expand adds a term's contribution to rows [r0, r1) and columns [c0, c1) of y
 // [.., ldy], which lie inside the term. s is the intermediate of row r0.
 NOINLINE void SETNAME(expand)(const ck_term *t, const float *s, float *y, long ldy, long r0, long r1, long c0, long c1) {
-	const long rank = t->rank, size = depth_steps(ST, rank) * STEP;
+	const long rank = t->rank, size = depth_steps(ST, rank) * STEP, n = r1 - r0;
 	for (long c = (c0 - t->offset) / PANEL * PANEL; rank && c < c1 - t->offset; c += PANEL) {
 		const char *b = (const char *)t->b + c / PANEL * size;
-		int lo = (int)most(0, c0 - t->offset - c), hi = (int)least(PANEL, c1 - t->offset - c);
+		const long lo = most(0, c0 - t->offset - c), hi = least(PANEL, c1 - t->offset - c);
 		float *at = y + r0 * ldy + t->offset + c;
-		long i = 0, n = r1 - r0;
+		long i = 0;
 #if MR_MAX > 5
-		for (; i + 8 <= n; i += 8) SETNAME(expand_8)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
-		for (; i + 4 <= n; i += 4) SETNAME(expand_4)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
+		if (n == 1 && c + 2 * PANEL <= c1 - t->offset) { // enough sums at once for one row
+			SETNAME(expand_1_2)(s, b, rank, at, ldy, lo, 2 * PANEL);
+			c += PANEL;
+			continue;
+		}
+		for (; i + 8 <= n; i += 8) SETNAME(expand_8_1)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
+		for (; i + 4 <= n; i += 4) SETNAME(expand_4_1)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
 #endif
-		for (; i + 2 <= n; i += 2) SETNAME(expand_2)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
-		for (; i < n; i++) SETNAME(expand_1)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
+		for (; i + 2 <= n; i += 2) SETNAME(expand_2_1)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
+		for (; i < n; i++) SETNAME(expand_1_1)(s + i * rank, b, rank, at + i * ldy, ldy, lo, hi);
 	}
 	if (!t->bias) return;
 	for (long r = r0; r < r1; r++)
