@@ -35,8 +35,8 @@ def call(url, path, body=None, timeout=600):
     except urllib.error.HTTPError as error:
         detail = error.read().decode(errors="replace")[:500]
         raise SystemExit(f"{path}: HTTP {error.code}: {detail}") from None
-    except urllib.error.URLError as error:
-        raise SystemExit(f"{url}{path}: {error.reason}") from None
+    except OSError as error:  # refused, reset, timed out
+        raise SystemExit(f"{url}{path}: {error}") from None
 
 
 def base_model(url):
