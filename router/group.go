@@ -71,8 +71,9 @@ type StepOutputs struct {
 }
 
 // Conn is a live connection to a worker group. Submit and Abort do not block
-// on the worker; Recv blocks. After an error of any of them the connection is
-// dead and every sequence on it is lost to the router.
+// on the worker and may be called from any goroutine; Recv blocks until Close.
+// After an error of any of them the connection is dead and every sequence on it
+// is lost to the router.
 type Conn interface {
 	Submit(seqs []Sequence) error
 	Abort(ids []uint64) error
@@ -87,4 +88,6 @@ type Dialer interface {
 	Address() string
 	Describe(ctx context.Context) (GroupInfo, error)
 	Connect(ctx context.Context) (Conn, error)
+	// Flush forgets all prefixes that the group has cached.
+	Flush(ctx context.Context) error
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,8 @@ type Residency interface {
 	Ensure(ctx context.Context, names []string) (revision uint64, err error)
 	// Touch notes that names are in use.
 	Touch(ctx context.Context, names []string) error
+	// Reload loads a name again that was unloaded, from where it came.
+	Reload(ctx context.Context, name, source string) (revision uint64, err error)
 }
 
 // Observer is told what happens to requests, for metrics. Its methods must
@@ -68,6 +71,9 @@ type Config struct {
 	LoRAEnabled bool
 	// MaxLoadedLoRAs bounds the distinct adapters of one request; 0: no bound.
 	MaxLoadedLoRAs int
+	// ReloadUnloaded brings an adapter that was unloaded back on its next use,
+	// as SGLang does.
+	ReloadUnloaded bool
 	// MaxQueued bounds the waiting answers.
 	MaxQueued int
 	Residency Residency // nil: nothing is ever pushed out
@@ -83,6 +89,8 @@ type Router struct {
 	catalogue atomic.Pointer[Catalogue]
 	revision  chan struct{} // closed and replaced at each new catalogue
 	revMu     sync.Mutex
+	// unloaded remembers where names came from that are gone (ReloadUnloaded).
+	unloaded map[string]string
 
 	links  []*link
 	queue  *fairQueue
@@ -122,7 +130,8 @@ func New(cfg Config) *Router {
 	r := &Router{
 		cfg: cfg, log: cfg.Log.Named("router"), revision: make(chan struct{}), queue: newFairQueue(),
 		byID: map[string][]*running{}, started: time.Now(), touched: map[string]struct{}{},
-		wake: make(chan struct{}, 1), idle: make(chan struct{}, 1),
+		unloaded: map[string]string{},
+		wake:     make(chan struct{}, 1), idle: make(chan struct{}, 1),
 	}
 	r.catalogue.Store(&Catalogue{Adapters: map[string]*AdapterEntry{}})
 	for _, d := range cfg.Groups {
@@ -289,6 +298,13 @@ func (r *Router) Catalogue() *Catalogue { return r.catalogue.Load() }
 // SetCatalogue swaps in a new picture of the adapters.
 func (r *Router) SetCatalogue(c *Catalogue) {
 	r.revMu.Lock()
+	if r.cfg.ReloadUnloaded {
+		for n, e := range r.Catalogue().Adapters {
+			if _, still := c.Adapters[n]; !still {
+				r.unloaded[n] = e.Source
+			}
+		}
+	}
 	r.catalogue.Store(c)
 	close(r.revision)
 	r.revision = make(chan struct{})
@@ -313,33 +329,43 @@ func (r *Router) WaitRevision(ctx context.Context, rev uint64) error {
 	}
 }
 
+// FlushCache forgets the prefixes that the worker groups have cached.
+func (r *Router) FlushCache(ctx context.Context) error {
+	var errs []error
+	for _, l := range r.links {
+		if err := l.dialer.Flush(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("worker group %s: %w", l.dialer.Address(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Abort ends the requests of an id, or all; it returns how many it found.
 func (r *Router) Abort(id string, all bool) int {
-	found := make(chan []*running, 1)
+	found := make(chan int, 1)
 	if !r.do(func() {
 		var rs []*running
 		for k, list := range r.byID {
-			if all || k == id {
+			// A batch's requests carry its id and a suffix, as SGLang's do.
+			if all || k == id || strings.HasPrefix(k, id+"_") {
 				rs = append(rs, list...)
 			}
 		}
-		found <- rs
-	}) {
-		return 0
-	}
-	rs := <-found
-	for _, q := range rs {
-		r.do(func() {
+		for _, q := range rs {
+			q.aborted = true
 			for _, c := range q.choices {
 				if r.takeBack(c) {
 					c.fail(ErrAborted)
 					r.ended(c)
 				}
 			}
-			r.dispatch()
-		})
+		}
+		r.dispatch() // once, lest places go to those who are next
+		found <- len(rs)
+	}) {
+		return 0
 	}
-	return len(rs)
+	return <-found
 }
 
 // touchLoop tells the adapter manager now and then which adapters are in use.

@@ -120,24 +120,52 @@ func (r *Router) resolve(ctx context.Context, reqs []*Request) ([]*AdapterEntry,
 	return out, nil
 }
 
-// recall brings adapters back that max_loaded_loras pushed out.
+// recall brings adapters back that max_loaded_loras pushed out and, with
+// ReloadUnloaded, those that were unloaded.
 func (r *Router) recall(ctx context.Context, names map[string]struct{}) error {
 	cat := r.Catalogue()
 	evicted := false
 	for n := range names {
 		e, ok := cat.Adapters[n]
 		if !ok {
-			return cat.unknown(n)
+			if err := r.reload(ctx, n); err != nil {
+				return err
+			}
+			continue
 		}
 		evicted = evicted || e.Evicted
 	}
-	if !evicted || r.cfg.Residency == nil {
+	if !evicted {
 		return nil
 	}
 	// All names, so that those in use here are not pushed out for the others.
-	rev, err := r.cfg.Residency.Ensure(ctx, slices.Sorted(maps.Keys(names)))
+	return r.ensure(ctx, slices.Sorted(maps.Keys(names)))
+}
+
+// ensure has the adapter manager bring names back and waits until the
+// catalogue shows it.
+func (r *Router) ensure(ctx context.Context, names []string) error {
+	if r.cfg.Residency == nil {
+		return nil
+	}
+	rev, err := r.cfg.Residency.Ensure(ctx, names)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrAdapterNotReady, err)
+	}
+	return r.WaitRevision(ctx, rev)
+}
+
+// reload loads a name again that was unloaded, if that is asked for.
+func (r *Router) reload(ctx context.Context, name string) error {
+	r.revMu.Lock()
+	source, known := r.unloaded[name]
+	r.revMu.Unlock()
+	if !known || r.cfg.Residency == nil {
+		return r.Catalogue().unknown(name)
+	}
+	rev, err := r.cfg.Residency.Reload(ctx, name, source)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrAdapterNotReady, name, err)
 	}
 	return r.WaitRevision(ctx, rev)
 }

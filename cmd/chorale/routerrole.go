@@ -77,6 +77,7 @@ func newRouter(p routerParts) (_ *routerRole, err error) {
 	cfg := router.Config{
 		Name: p.model.ServedModelName, Path: p.model.ModelPath, Version: version, Text: text, Context: p.model.ContextLength,
 		LoRAEnabled: p.lora.EnableLora, MaxLoadedLoRAs: p.registry.MaxLoadedLoras, Residency: rr.follower, Observer: m, Log: p.log,
+		ReloadUnloaded: p.registry.LoraReloadUnloaded,
 	}
 	if cfg.Name == "" {
 		cfg.Name = p.model.ModelPath

@@ -134,6 +134,9 @@ func (w *WorkerClient) List(ctx context.Context) (adaptermgr.Inventory, error) {
 	}
 	inv := adaptermgr.Inventory{Incarnation: r.GetIncarnation()}
 	for _, a := range r.GetAdapters() {
+		if a.GetDraining() {
+			continue // on its way out: who wants it must push it again
+		}
 		inv.Adapters = append(inv.Adapters, adaptermgr.Held{Digest: a.GetDigest(), Pinned: a.GetPinned()})
 	}
 	return inv, nil

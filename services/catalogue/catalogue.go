@@ -122,6 +122,15 @@ func (f *Follower) Ensure(ctx context.Context, names []string) (uint64, error) {
 	return r.GetRevision(), nil
 }
 
+// Reload loads a name that was unloaded.
+func (f *Follower) Reload(ctx context.Context, name, source string) (uint64, error) {
+	r, err := f.client.LoadAdapter(ctx, &pb.LoadAdapterRequest{Name: name, Source: source})
+	if err != nil {
+		return 0, err
+	}
+	return r.GetRevision(), nil
+}
+
 // Touch notes that names are in use.
 func (f *Follower) Touch(ctx context.Context, names []string) error {
 	_, err := f.client.EnsureAdapters(ctx, &pb.EnsureAdaptersRequest{Names: names, TouchOnly: true})

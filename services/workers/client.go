@@ -65,6 +65,12 @@ func moduleKinds(ms []*pb.ModelModule) []string {
 	return out
 }
 
+// Flush forgets all prefixes that the group has cached.
+func (d *Dialer) Flush(ctx context.Context) error {
+	_, err := d.client.FlushWorkerCache(ctx, &pb.FlushWorkerCacheRequest{})
+	return err
+}
+
 // Connect opens the group's stream.
 func (d *Dialer) Connect(ctx context.Context) (router.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)

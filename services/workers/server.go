@@ -137,6 +137,12 @@ func (s *Server) PushAdapter(stream grpc.ClientStreamingServer[pb.PushAdapterReq
 	if h == nil || h.GetDigest() == "" {
 		return status.Error(codes.InvalidArgument, "the first message must be a header with a digest")
 	}
+	if there, err := s.e.AdoptAdapter(stream.Context(), h.GetDigest(), h.GetPinned()); err != nil || there {
+		if err != nil {
+			return engineError(err)
+		}
+		return stream.SendAndClose(&pb.PushAdapterResponse{HostBytes: h.GetWeightsSize()})
+	}
 	weights, err := s.receive(stream, h.GetWeightsSize())
 	if err != nil {
 		return err
@@ -220,6 +226,14 @@ func (s *Server) DropAdapter(ctx context.Context, r *pb.DropAdapterRequest) (*pb
 	return &pb.DropAdapterResponse{}, nil
 }
 
+// FlushWorkerCache forgets all cached prefixes.
+func (s *Server) FlushWorkerCache(ctx context.Context, _ *pb.FlushWorkerCacheRequest) (*pb.FlushWorkerCacheResponse, error) {
+	if err := s.e.FlushCache(ctx); err != nil {
+		return nil, engineError(err)
+	}
+	return &pb.FlushWorkerCacheResponse{}, nil
+}
+
 // ListWorkerAdapters lists both tiers.
 func (s *Server) ListWorkerAdapters(ctx context.Context, _ *pb.ListWorkerAdaptersRequest) (*pb.ListWorkerAdaptersResponse, error) {
 	list, err := s.e.Adapters(ctx)
@@ -230,7 +244,7 @@ func (s *Server) ListWorkerAdapters(ctx context.Context, _ *pb.ListWorkerAdapter
 	for _, a := range list {
 		out.Adapters = append(out.Adapters, &pb.WorkerAdapter{
 			Digest: a.Digest, Resident: a.Resident, Pinned: a.Pinned, Leases: int32(a.Leases),
-			HostBytes: a.HostBytes, DeviceBytes: a.DeviceBytes,
+			HostBytes: a.HostBytes, DeviceBytes: a.DeviceBytes, Draining: a.Draining,
 		})
 	}
 	return out, nil

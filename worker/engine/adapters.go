@@ -14,6 +14,12 @@ func (e *Engine) PutAdapter(ctx context.Context, h lora.Host) error {
 	})
 }
 
+// AdoptAdapter sets the pin of an adapter that is in host memory, keeping it
+// from being dropped; false when it is not there.
+func (e *Engine) AdoptAdapter(ctx context.Context, digest string, pinned bool) (bool, error) {
+	return query(ctx, e, func() bool { return e.store.Adopt(digest, pinned) })
+}
+
 // DropAdapter removes an adapter and returns when it is gone: after its last
 // sequence ended, or at once with force, which aborts them.
 func (e *Engine) DropAdapter(ctx context.Context, digest string, force bool) error {

@@ -130,7 +130,7 @@ func (p *picture) check(t *rapid.T) {
 		if a == nil || i > 0 && infos[i-1].Digest >= info.Digest {
 			t.Fatalf("list %+v", infos)
 		}
-		want := Info{Digest: info.Digest, Resident: a.resident, Pinned: a.pinned, Leases: a.leases, HostBytes: 100}
+		want := Info{Digest: info.Digest, Resident: a.resident, Pinned: a.pinned, Leases: a.leases, HostBytes: 100, Draining: len(a.told) > 0}
 		if a.resident {
 			want.DeviceBytes = 10
 			resident++

@@ -80,18 +80,33 @@ func NewStore(capacity int, arrive func(Arrival), gone func(digest string)) *Sto
 // is, but takes over the pin; one that is being dropped stays for good.
 func (s *Store) Add(h Host) {
 	if e, ok := s.entries[h.Digest]; ok {
-		e.Pinned, e.failed = h.Pinned, nil
-		drops := e.drops
-		e.drops = nil // first: who is told may drop it again
-		for _, tell := range drops {
-			tell()
-		}
+		s.keep(e, h.Pinned)
 		if h.Release != nil {
 			h.Release()
 		}
 		return
 	}
 	s.entries[h.Digest] = &entry{Host: h}
+}
+
+// Adopt sets the pin of an adapter that is in host memory and keeps it from
+// being dropped; false when it is not there.
+func (s *Store) Adopt(digest string, pinned bool) bool {
+	e, ok := s.entries[digest]
+	if ok {
+		s.keep(e, pinned)
+	}
+	return ok
+}
+
+// keep takes back a drop, telling those who wait for it that it is over.
+func (s *Store) keep(e *entry, pinned bool) {
+	e.Pinned, e.failed = pinned, nil
+	drops := e.drops
+	e.drops = nil // first: who is told may drop it again
+	for _, tell := range drops {
+		tell()
+	}
 }
 
 // Has tells whether a digest is in host memory and not going.
@@ -278,13 +293,15 @@ type Info struct {
 	Leases      int
 	HostBytes   int64
 	DeviceBytes int64
+	// Draining adapters go when their last lease is returned.
+	Draining bool
 }
 
 // List describes all adapters, by digest.
 func (s *Store) List() []Info {
 	out := make([]Info, 0, len(s.entries))
 	for _, e := range s.entries {
-		i := Info{Digest: e.Digest, Resident: e.packed != nil, Pinned: e.Pinned, Leases: e.leases, HostBytes: e.Bytes}
+		i := Info{Digest: e.Digest, Resident: e.packed != nil, Pinned: e.Pinned, Leases: e.leases, HostBytes: e.Bytes, Draining: len(e.drops) > 0}
 		if e.packed != nil {
 			i.DeviceBytes = e.packed.Bytes
 		}

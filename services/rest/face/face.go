@@ -32,6 +32,8 @@ type Router interface {
 	Model() router.ModelInfo
 	State() router.ServerState
 	Catalogue() *router.Catalogue
+	// FlushCache forgets the prefixes that worker groups have cached.
+	FlushCache(ctx context.Context) error
 	// WaitRevision waits until the router has seen the registry's revision.
 	WaitRevision(ctx context.Context, rev uint64) error
 }

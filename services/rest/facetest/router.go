@@ -341,6 +341,9 @@ func (f *Router) Change(change func(c *router.Catalogue)) {
 	f.catalogue = c
 }
 
+// FlushCache does nothing.
+func (r *Router) FlushCache(context.Context) error { return nil }
+
 // WaitRevision remembers the revision and does not wait.
 func (f *Router) WaitRevision(ctx context.Context, rev uint64) error {
 	f.mu.Lock()

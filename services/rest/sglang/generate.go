@@ -110,8 +110,11 @@ func (g *generate) firstIndexes() []int {
 }
 
 // FlushCache is GET and POST /flush_cache.
-func (h *Handler) FlushCache(w http.ResponseWriter, _ *http.Request) {
+func (h *Handler) FlushCache(w http.ResponseWriter, r *http.Request) {
+	if err := h.d.Router.FlushCache(r.Context()); err != nil {
+		status.Write(w, status.SGLang, err)
+		return
+	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	// There is no cache of prefixes to flush yet: it is always empty.
 	_, _ = w.Write([]byte("Cache flushed.\n"))
 }

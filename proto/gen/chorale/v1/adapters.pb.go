@@ -474,7 +474,8 @@ func (x *LoadAdapterRequest) GetReplace() bool {
 type LoadAdapterResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Adapter *Adapter               `protobuf:"bytes,1,opt,name=adapter,proto3" json:"adapter,omitempty"`
-	// The registry's revision after the change.
+	// The catalogue's revision after the change: watchers that have reached it
+	// know of the change.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Names that max_loaded_loras pushed out.
 	Evicted       []string `protobuf:"bytes,3,rep,name=evicted,proto3" json:"evicted,omitempty"`

@@ -1431,6 +1431,80 @@ func (*DropAdapterResponse) Descriptor() ([]byte, []int) {
 	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
+// FlushWorkerCacheRequest asks to forget all cached prefixes.
+type FlushWorkerCacheRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlushWorkerCacheRequest) Reset() {
+	*x = FlushWorkerCacheRequest{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlushWorkerCacheRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlushWorkerCacheRequest) ProtoMessage() {}
+
+func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlushWorkerCacheRequest.ProtoReflect.Descriptor instead.
+func (*FlushWorkerCacheRequest) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
+}
+
+// FlushWorkerCacheResponse acknowledges.
+type FlushWorkerCacheResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlushWorkerCacheResponse) Reset() {
+	*x = FlushWorkerCacheResponse{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlushWorkerCacheResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlushWorkerCacheResponse) ProtoMessage() {}
+
+func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlushWorkerCacheResponse.ProtoReflect.Descriptor instead.
+func (*FlushWorkerCacheResponse) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
+}
+
 // ListWorkerAdaptersRequest asks for the worker's adapters.
 type ListWorkerAdaptersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1440,7 +1514,7 @@ type ListWorkerAdaptersRequest struct {
 
 func (x *ListWorkerAdaptersRequest) Reset() {
 	*x = ListWorkerAdaptersRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1526,7 @@ func (x *ListWorkerAdaptersRequest) String() string {
 func (*ListWorkerAdaptersRequest) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1539,7 @@ func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 // WorkerAdapter is one adapter on a worker.
@@ -1475,16 +1549,18 @@ type WorkerAdapter struct {
 	Resident bool                   `protobuf:"varint,2,opt,name=resident,proto3" json:"resident,omitempty"`
 	Pinned   bool                   `protobuf:"varint,3,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	// Sequences that hold a lease on it.
-	Leases        int32 `protobuf:"varint,4,opt,name=leases,proto3" json:"leases,omitempty"`
-	HostBytes     int64 `protobuf:"varint,5,opt,name=host_bytes,json=hostBytes,proto3" json:"host_bytes,omitempty"`
-	DeviceBytes   int64 `protobuf:"varint,6,opt,name=device_bytes,json=deviceBytes,proto3" json:"device_bytes,omitempty"`
+	Leases      int32 `protobuf:"varint,4,opt,name=leases,proto3" json:"leases,omitempty"`
+	HostBytes   int64 `protobuf:"varint,5,opt,name=host_bytes,json=hostBytes,proto3" json:"host_bytes,omitempty"`
+	DeviceBytes int64 `protobuf:"varint,6,opt,name=device_bytes,json=deviceBytes,proto3" json:"device_bytes,omitempty"`
+	// Being dropped: it goes when its last lease ends, unless it is pushed again.
+	Draining      bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerAdapter) Reset() {
 	*x = WorkerAdapter{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1572,7 @@ func (x *WorkerAdapter) String() string {
 func (*WorkerAdapter) ProtoMessage() {}
 
 func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1585,7 @@ func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerAdapter.ProtoReflect.Descriptor instead.
 func (*WorkerAdapter) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WorkerAdapter) GetDigest() string {
@@ -1554,6 +1630,13 @@ func (x *WorkerAdapter) GetDeviceBytes() int64 {
 	return 0
 }
 
+func (x *WorkerAdapter) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 // ListWorkerAdaptersResponse lists them.
 type ListWorkerAdaptersResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1565,7 +1648,7 @@ type ListWorkerAdaptersResponse struct {
 
 func (x *ListWorkerAdaptersResponse) Reset() {
 	*x = ListWorkerAdaptersResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1660,7 @@ func (x *ListWorkerAdaptersResponse) String() string {
 func (*ListWorkerAdaptersResponse) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1673,7 @@ func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListWorkerAdaptersResponse) GetIncarnation() string {
@@ -1736,8 +1819,10 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x12DropAdapterRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x15\n" +
-	"\x13DropAdapterResponse\"\x1b\n" +
-	"\x19ListWorkerAdaptersRequest\"\xb5\x01\n" +
+	"\x13DropAdapterResponse\"\x19\n" +
+	"\x17FlushWorkerCacheRequest\"\x1a\n" +
+	"\x18FlushWorkerCacheResponse\"\x1b\n" +
+	"\x19ListWorkerAdaptersRequest\"\xd1\x01\n" +
 	"\rWorkerAdapter\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1a\n" +
 	"\bresident\x18\x02 \x01(\bR\bresident\x12\x16\n" +
@@ -1745,15 +1830,17 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x06leases\x18\x04 \x01(\x05R\x06leases\x12\x1d\n" +
 	"\n" +
 	"host_bytes\x18\x05 \x01(\x03R\thostBytes\x12!\n" +
-	"\fdevice_bytes\x18\x06 \x01(\x03R\vdeviceBytes\"u\n" +
+	"\fdevice_bytes\x18\x06 \x01(\x03R\vdeviceBytes\x12\x1a\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"u\n" +
 	"\x1aListWorkerAdaptersResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x125\n" +
-	"\badapters\x18\x02 \x03(\v2\x19.chorale.v1.WorkerAdapterR\badapters2\xb7\x03\n" +
+	"\badapters\x18\x02 \x03(\v2\x19.chorale.v1.WorkerAdapterR\badapters2\x96\x04\n" +
 	"\rWorkerService\x12W\n" +
 	"\x0eDescribeWorker\x12!.chorale.v1.DescribeWorkerRequest\x1a\".chorale.v1.DescribeWorkerResponse\x12F\n" +
 	"\aConnect\x12\x1a.chorale.v1.ConnectRequest\x1a\x1b.chorale.v1.ConnectResponse(\x010\x01\x12P\n" +
 	"\vPushAdapter\x12\x1e.chorale.v1.PushAdapterRequest\x1a\x1f.chorale.v1.PushAdapterResponse(\x01\x12N\n" +
-	"\vDropAdapter\x12\x1e.chorale.v1.DropAdapterRequest\x1a\x1f.chorale.v1.DropAdapterResponse\x12c\n" +
+	"\vDropAdapter\x12\x1e.chorale.v1.DropAdapterRequest\x1a\x1f.chorale.v1.DropAdapterResponse\x12]\n" +
+	"\x10FlushWorkerCache\x12#.chorale.v1.FlushWorkerCacheRequest\x1a$.chorale.v1.FlushWorkerCacheResponse\x12c\n" +
 	"\x12ListWorkerAdapters\x12%.chorale.v1.ListWorkerAdaptersRequest\x1a&.chorale.v1.ListWorkerAdaptersResponseB\x8e\x01\n" +
 	"\x0ecom.chorale.v1B\vWorkerProtoP\x01Z&chorale/proto/gen/chorale/v1;choralev1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Chorale.V1\xca\x02\n" +
@@ -1771,7 +1858,7 @@ func file_chorale_v1_worker_proto_rawDescGZIP() []byte {
 	return file_chorale_v1_worker_proto_rawDescData
 }
 
-var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_chorale_v1_worker_proto_goTypes = []any{
 	(*DescribeWorkerRequest)(nil),      // 0: chorale.v1.DescribeWorkerRequest
 	(*ModelModule)(nil),                // 1: chorale.v1.ModelModule
@@ -1790,38 +1877,42 @@ var file_chorale_v1_worker_proto_goTypes = []any{
 	(*PushAdapterResponse)(nil),        // 14: chorale.v1.PushAdapterResponse
 	(*DropAdapterRequest)(nil),         // 15: chorale.v1.DropAdapterRequest
 	(*DropAdapterResponse)(nil),        // 16: chorale.v1.DropAdapterResponse
-	(*ListWorkerAdaptersRequest)(nil),  // 17: chorale.v1.ListWorkerAdaptersRequest
-	(*WorkerAdapter)(nil),              // 18: chorale.v1.WorkerAdapter
-	(*ListWorkerAdaptersResponse)(nil), // 19: chorale.v1.ListWorkerAdaptersResponse
-	nil,                                // 20: chorale.v1.TokenSampling.LogitBiasEntry
-	(FinishReason)(0),                  // 21: chorale.v1.FinishReason
+	(*FlushWorkerCacheRequest)(nil),    // 17: chorale.v1.FlushWorkerCacheRequest
+	(*FlushWorkerCacheResponse)(nil),   // 18: chorale.v1.FlushWorkerCacheResponse
+	(*ListWorkerAdaptersRequest)(nil),  // 19: chorale.v1.ListWorkerAdaptersRequest
+	(*WorkerAdapter)(nil),              // 20: chorale.v1.WorkerAdapter
+	(*ListWorkerAdaptersResponse)(nil), // 21: chorale.v1.ListWorkerAdaptersResponse
+	nil,                                // 22: chorale.v1.TokenSampling.LogitBiasEntry
+	(FinishReason)(0),                  // 23: chorale.v1.FinishReason
 }
 var file_chorale_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: chorale.v1.DescribeWorkerResponse.modules:type_name -> chorale.v1.ModelModule
 	4,  // 1: chorale.v1.Sequence.sampling:type_name -> chorale.v1.TokenSampling
-	20, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
+	22, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
 	3,  // 3: chorale.v1.SubmitSequences.sequences:type_name -> chorale.v1.Sequence
 	5,  // 4: chorale.v1.ConnectRequest.submit:type_name -> chorale.v1.SubmitSequences
 	6,  // 5: chorale.v1.ConnectRequest.abort:type_name -> chorale.v1.AbortSequences
 	8,  // 6: chorale.v1.SequenceOutput.logprobs:type_name -> chorale.v1.SequenceLogprobs
 	8,  // 7: chorale.v1.SequenceOutput.prompt_logprobs:type_name -> chorale.v1.SequenceLogprobs
-	21, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
+	23, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
 	9,  // 9: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
 	10, // 10: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
 	13, // 11: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
-	18, // 12: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
+	20, // 12: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
 	0,  // 13: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
 	7,  // 14: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
 	12, // 15: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
 	15, // 16: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
-	17, // 17: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
-	2,  // 18: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
-	11, // 19: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
-	14, // 20: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
-	16, // 21: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
-	19, // 22: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
+	17, // 17: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
+	19, // 18: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
+	2,  // 19: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
+	11, // 20: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
+	14, // 21: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
+	16, // 22: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
+	18, // 23: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
+	21, // 24: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1848,7 +1939,7 @@ func file_chorale_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_worker_proto_rawDesc), len(file_chorale_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	WorkerService_Connect_FullMethodName            = "/chorale.v1.WorkerService/Connect"
 	WorkerService_PushAdapter_FullMethodName        = "/chorale.v1.WorkerService/PushAdapter"
 	WorkerService_DropAdapter_FullMethodName        = "/chorale.v1.WorkerService/DropAdapter"
+	WorkerService_FlushWorkerCache_FullMethodName   = "/chorale.v1.WorkerService/FlushWorkerCache"
 	WorkerService_ListWorkerAdapters_FullMethodName = "/chorale.v1.WorkerService/ListWorkerAdapters"
 )
 
@@ -40,11 +41,14 @@ type WorkerServiceClient interface {
 	// aborts the router's sequences.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
 	// PushAdapter brings an adapter's configuration and weights into the
-	// worker's host memory. Pushing a digest that is there is no error.
+	// worker's host memory. For a digest that is there only the pin is set, and
+	// the answer comes before the weights.
 	PushAdapter(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PushAdapterRequest, PushAdapterResponse], error)
 	// DropAdapter removes a digest once no sequence uses it; with force it
 	// aborts those that do.
 	DropAdapter(ctx context.Context, in *DropAdapterRequest, opts ...grpc.CallOption) (*DropAdapterResponse, error)
+	// FlushWorkerCache forgets all cached prefixes.
+	FlushWorkerCache(ctx context.Context, in *FlushWorkerCacheRequest, opts ...grpc.CallOption) (*FlushWorkerCacheResponse, error)
 	// ListWorkerAdapters tells which digests are in host and device memory.
 	ListWorkerAdapters(ctx context.Context, in *ListWorkerAdaptersRequest, opts ...grpc.CallOption) (*ListWorkerAdaptersResponse, error)
 }
@@ -103,6 +107,16 @@ func (c *workerServiceClient) DropAdapter(ctx context.Context, in *DropAdapterRe
 	return out, nil
 }
 
+func (c *workerServiceClient) FlushWorkerCache(ctx context.Context, in *FlushWorkerCacheRequest, opts ...grpc.CallOption) (*FlushWorkerCacheResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FlushWorkerCacheResponse)
+	err := c.cc.Invoke(ctx, WorkerService_FlushWorkerCache_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *workerServiceClient) ListWorkerAdapters(ctx context.Context, in *ListWorkerAdaptersRequest, opts ...grpc.CallOption) (*ListWorkerAdaptersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListWorkerAdaptersResponse)
@@ -127,11 +141,14 @@ type WorkerServiceServer interface {
 	// aborts the router's sequences.
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
 	// PushAdapter brings an adapter's configuration and weights into the
-	// worker's host memory. Pushing a digest that is there is no error.
+	// worker's host memory. For a digest that is there only the pin is set, and
+	// the answer comes before the weights.
 	PushAdapter(grpc.ClientStreamingServer[PushAdapterRequest, PushAdapterResponse]) error
 	// DropAdapter removes a digest once no sequence uses it; with force it
 	// aborts those that do.
 	DropAdapter(context.Context, *DropAdapterRequest) (*DropAdapterResponse, error)
+	// FlushWorkerCache forgets all cached prefixes.
+	FlushWorkerCache(context.Context, *FlushWorkerCacheRequest) (*FlushWorkerCacheResponse, error)
 	// ListWorkerAdapters tells which digests are in host and device memory.
 	ListWorkerAdapters(context.Context, *ListWorkerAdaptersRequest) (*ListWorkerAdaptersResponse, error)
 	mustEmbedUnimplementedWorkerServiceServer()
@@ -155,6 +172,9 @@ func (UnimplementedWorkerServiceServer) PushAdapter(grpc.ClientStreamingServer[P
 }
 func (UnimplementedWorkerServiceServer) DropAdapter(context.Context, *DropAdapterRequest) (*DropAdapterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DropAdapter not implemented")
+}
+func (UnimplementedWorkerServiceServer) FlushWorkerCache(context.Context, *FlushWorkerCacheRequest) (*FlushWorkerCacheResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FlushWorkerCache not implemented")
 }
 func (UnimplementedWorkerServiceServer) ListWorkerAdapters(context.Context, *ListWorkerAdaptersRequest) (*ListWorkerAdaptersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkerAdapters not implemented")
@@ -230,6 +250,24 @@ func _WorkerService_DropAdapter_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WorkerService_FlushWorkerCache_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FlushWorkerCacheRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).FlushWorkerCache(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_FlushWorkerCache_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).FlushWorkerCache(ctx, req.(*FlushWorkerCacheRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _WorkerService_ListWorkerAdapters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListWorkerAdaptersRequest)
 	if err := dec(in); err != nil {
@@ -262,6 +300,10 @@ var WorkerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DropAdapter",
 			Handler:    _WorkerService_DropAdapter_Handler,
+		},
+		{
+			MethodName: "FlushWorkerCache",
+			Handler:    _WorkerService_FlushWorkerCache_Handler,
 		},
 		{
 			MethodName: "ListWorkerAdapters",
