@@ -144,6 +144,16 @@ AI void run(const int MR, const int NV, const int ST, const block *b, int from, 
 	store(MR, NV, acc, b, from);
 }
 
+// SLOTS bounds the threads that take part in one Linear.
+#define SLOTS 128
+
+// A span is the units that one thread begins with: neighbours, so that what is
+// fetched ahead is what it reads next. Who has finished takes from the others.
+typedef struct {
+	_Atomic long next;
+	long end;
+} __attribute__((aligned(64))) span;
+
 // plan is a Linear cut into units: first the shrinks, then panels times rows.
 typedef struct {
 	ck_linear *a;
@@ -153,8 +163,10 @@ typedef struct {
 	long group;   // panels in a unit
 	long rows;    // rows in a unit
 	long chunks;  // units of rows
-	long shrinks; // shrink units
-	_Atomic long left; // shrink units not done
+	long slots;   // spans in use
+	span shrinks; // units that come first
+	_Atomic long left __attribute__((aligned(64))); // shrink units not done
+	span spans[SLOTS];
 } plan;
 
 // shrink_rows writes s [MR, n] of one group of n ranks. a is the group.

@@ -111,50 +111,74 @@ static void SETNAME(fetch)(const ck_term *t, long c0, long c1) {
 	for (; from < to; from += 64) _mm_prefetch(from, _MM_HINT_T0);
 }
 
-static void SETNAME(unit)(void *arg, long unit) {
-	plan *p = arg;
-	ck_linear *a = p->a;
-	if (unit < p->shrinks) {
-		const ck_term *t = a->terms;
-		while (t + 1 < a->terms + a->nterms && t[1].unit0 <= unit) t++;
-		long r0 = t->start + (unit - t->unit0) * SHRINK_ROWS;
-		SETNAME(shrink)(p, t, r0, least(r0 + SHRINK_ROWS, t->end));
-		p->left--;
-		return;
+// add_terms adds the terms' shares of a finished piece of y, or only asks for
+// their weights.
+AI void SETNAME(add_terms)(const plan *p, long r0, long r1, long c0, long c1, const int ask) {
+	const ck_linear *a = p->a;
+	for (const ck_term *t = a->terms; t < a->terms + a->nterms; t++) {
+		long tr0 = most(r0, t->start), tr1 = least(r1, t->end);
+		long tc0 = most(c0, t->offset), tc1 = least(c1, t->offset + t->out);
+		if (tr0 >= tr1 || tc0 >= tc1) continue;
+		if (ask) SETNAME(fetch)(t, tc0, tc1);
+		else SETNAME(expand)(t, t->s + (tr0 - t->start) * t->rank, a->y, a->n, tr0, tr1, tc0, tc1);
 	}
-	unit -= p->shrinks;
+}
+
+static void SETNAME(shrink_unit)(plan *p, long unit) {
+	const ck_linear *a = p->a;
+	const ck_term *t = a->terms;
+	while (t + 1 < a->terms + a->nterms && t[1].unit0 <= unit) t++;
+	long r0 = t->start + (unit - t->unit0) * SHRINK_ROWS;
+	SETNAME(shrink)(p, t, r0, least(r0 + SHRINK_ROWS, t->end));
+	p->left--;
+}
+
+static void SETNAME(panel_unit)(plan *p, long unit) {
+	const ck_linear *a = p->a;
 	long p0 = unit / p->chunks * p->group, p1 = least(p0 + p->group, up(a->n, PANEL));
 	long r0 = unit % p->chunks * p->rows, r1 = least(r0 + p->rows, a->m);
 	long c0 = p0 * PANEL, c1 = least(p1 * PANEL, a->n);
-	for (int pass = 0; pass < 2; pass++) {
-		for (ck_term *t = a->terms; t < a->terms + a->nterms; t++) {
-			long tr0 = most(r0, t->start), tr1 = least(r1, t->end);
-			long tc0 = most(c0, t->offset), tc1 = least(c1, t->offset + t->out);
-			if (tr0 >= tr1 || tc0 >= tc1) continue;
-			if (pass == 0) SETNAME(fetch)(t, tc0, tc1);
-			else SETNAME(expand)(t, t->s + (tr0 - t->start) * t->rank, a->y, a->n, tr0, tr1, tc0, tc1);
-		}
-		if (pass == 1) return;
-		SETNAME(multiply)(p, r0, r1, p0, p1);
-		// Shrink units start before all others, so some thread is busy with them.
-		while (p->left) _mm_pause();
+	SETNAME(add_terms)(p, r0, r1, c0, c1, 1);
+	SETNAME(multiply)(p, r0, r1, p0, p1);
+	// All shrink units were taken before any other, so some thread is at them.
+	for (unsigned n = 1; p->left; n++) ck_pause(n);
+	SETNAME(add_terms)(p, r0, r1, c0, c1, 0);
+}
+
+// slot is one thread's share of a Linear.
+static void SETNAME(slot)(void *arg, long slot) {
+	plan *p = arg;
+	long unit;
+	while ((unit = p->shrinks.next++) < p->shrinks.end) SETNAME(shrink_unit)(p, unit);
+	for (long i = 0; i < p->slots; i++) {
+		span *s = &p->spans[(slot + i) % p->slots];
+		while ((unit = s->next++) < s->end) SETNAME(panel_unit)(p, unit);
 	}
 }
 
 void SETNAME(linear)(ck_pool *pool, ck_linear *a) {
-	plan p = {.a = a, .panel = depth_steps(ST, a->k) * STEP};
+	plan p;
+	p.a = a;
+	p.panel = depth_steps(ST, a->k) * STEP;
 	p.x = ST == ST_DOT ? (const char *)a->xb : (const char *)a->x;
 	p.ldx = ST == ST_DOT ? a->ldxb * 2 : a->k * 4;
+	p.shrinks.next = p.shrinks.end = 0;
 	for (ck_term *t = a->terms; t < a->terms + a->nterms; t++) {
-		t->unit0 = p.shrinks;
-		if (t->rank) p.shrinks += up(t->end - t->start, SHRINK_ROWS);
+		t->unit0 = p.shrinks.end;
+		if (t->rank) p.shrinks.end += up(t->end - t->start, SHRINK_ROWS);
 	}
-	p.left = p.shrinks;
-	long panels = up(a->n, PANEL);
+	p.left = p.shrinks.end;
+	const long panels = up(a->n, PANEL);
 	p.rows = most(ROW_BYTES / (least(a->k, DEPTH) * (ST == ST_DOT ? 2 : 4)), 2 * MR_MAX) / MR_MAX * MR_MAX;
 	p.chunks = up(a->m, p.rows);
 	p.rows = up(up(a->m, p.chunks), MR_MAX) * MR_MAX;
 	p.chunks = up(a->m, p.rows);
 	p.group = most(1, least(UNIT_BYTES / p.panel, panels * p.chunks / (4 * a->threads)));
-	ck_pool_run(pool, SETNAME(unit), &p, p.shrinks + up(panels, p.group) * p.chunks);
+	const long units = up(panels, p.group) * p.chunks;
+	p.slots = least(least(a->threads, SLOTS), units);
+	for (long i = 0; i < p.slots; i++) {
+		p.spans[i].next = i * units / p.slots;
+		p.spans[i].end = (i + 1) * units / p.slots;
+	}
+	ck_pool_run(pool, SETNAME(slot), &p, p.slots);
 }

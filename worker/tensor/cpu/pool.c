@@ -20,8 +20,6 @@
 // between the operations of a step, far shorter than a person notices.
 #define SPIN_NANOSECONDS 80000
 
-// A caller that waits for the last unit gives its core away after so many
-// pauses: the thread that runs it may need this very core.
 #define PAUSES_BEFORE_YIELD 2000
 
 // Every field that threads write by turns has a cache line of its own.
@@ -95,6 +93,11 @@ static void *loop(void *arg) {
 	}
 }
 
+void ck_pause(unsigned n) {
+	_mm_pause();
+	if (n % PAUSES_BEFORE_YIELD == 0) sched_yield();
+}
+
 void ck_pool_run(ck_pool *p, ck_unit *fn, void *arg, long units) {
 	if (units <= 1 || p->threads == 1) {
 		for (long i = 0; i < units; i++) fn(arg, i);
@@ -109,10 +112,7 @@ void ck_pool_run(ck_pool *p, ck_unit *fn, void *arg, long units) {
 	if (atomic_load(&p->sleepers)) futex(&p->epoch, FUTEX_WAKE, INT_MAX);
 	work(p);
 	atomic_store(&p->open, 0);
-	for (unsigned n = 1; atomic_load(&p->inside); n++) {
-		_mm_pause();
-		if (n % PAUSES_BEFORE_YIELD == 0) sched_yield();
-	}
+	for (unsigned n = 1; atomic_load(&p->inside); n++) ck_pause(n);
 }
 
 // start makes a thread that receives no signals: they belong to Go's threads.

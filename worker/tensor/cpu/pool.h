@@ -14,6 +14,10 @@ ck_pool *ck_pool_new(int threads);
 // when all are done. Units start in order. One caller at a time.
 void ck_pool_run(ck_pool *p, ck_unit *fn, void *arg, long units);
 
+// ck_pause waits a moment in a loop on another thread's progress; n counts the
+// rounds. Now and then it gives the core away: the other thread may need it.
+void ck_pause(unsigned n);
+
 // ck_pool_free joins the threads.
 void ck_pool_free(ck_pool *p);
 
