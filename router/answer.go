@@ -20,7 +20,8 @@ type running struct {
 
 	choices   []*choice
 	maxTokens int
-	left      int // choices not booked as ended; the router goroutine's
+	left      int  // choices not booked as ended; the router goroutine's
+	aborted   bool // by Router.Abort; the router goroutine's
 
 	mu     sync.Mutex
 	events []Event
@@ -48,6 +49,9 @@ type choice struct {
 	started   bool // prompt log probabilities and first token were delivered
 	reason    FinishReason
 	retries   int
+	// notBefore is when a worker that refused it may be asked again; passed,
+	// since when it has been passed over because its adapter did not fit.
+	notBefore, passed time.Time
 	// queued, sent and first are the times of arrival, of the last dispatch
 	// and of the first token.
 	queued, sent, first time.Time
@@ -158,7 +162,7 @@ func (c *choice) take(o *SequenceOutput) (finished, early bool) {
 			break // the end token ends the text, it is not part of it
 		}
 		if c.text(&ev, c.stream.Push(id)) {
-			ev.IDs = ev.IDs[:i+1]
+			ev.IDs, ev.Logprobs = ev.IDs[:i+1], ev.Logprobs[:min(i+1, len(ev.Logprobs))]
 			c.generated = c.generated[:len(c.generated)-(len(o.IDs)-i-1)]
 			early = o.Finish == FinishNone
 			break

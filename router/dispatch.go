@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -8,9 +9,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// patience is how long a sequence waits for its adapter to fit into a group's
-// batch before it may be sent beyond max_loras_per_batch: the group then lets
-// its adapters take turns.
+// patience is how long a sequence at the head of its flow is passed over because
+// its adapter does not fit into a group's batch, before it may be sent beyond
+// max_loras_per_batch: the group then lets its adapters take turns. Waiting for
+// credit does not count, or a deep queue would know no batches at all.
 const patience = 300 * time.Millisecond
 
 // maxRetries is how often a sequence is sent again after losses.
@@ -61,8 +63,15 @@ func (r *Router) dispatch() {
 // batch already, else in device memory, else the least loaded with room in the
 // batch. nil: it has to wait.
 func (r *Router) place(c *choice, cat *Catalogue, room map[*link]int, sent map[*link]map[string]bool, now time.Time) *link {
+	if now.Before(c.notBefore) {
+		return nil
+	}
 	var best *link
-	bestScore := 0
+	bestScore, tight := 0, false
+	var waited time.Duration
+	if !c.passed.IsZero() {
+		waited = now.Sub(c.passed)
+	}
 	for _, l := range r.links {
 		if room[l] <= 0 || !r.carries(l, c, cat) {
 			continue
@@ -70,10 +79,11 @@ func (r *Router) place(c *choice, cat *Catalogue, room map[*link]int, sent map[*
 		d, set := c.flow.digest, sent[l]
 		if d != "" && !set[d] {
 			limit := l.info.MaxLoRAsPerBatch
-			if now.Sub(c.queued) > patience {
+			if waited > patience {
 				limit = max(limit, l.info.MaxResidentLoRAs)
 			}
-			if len(set) >= limit && now.Sub(c.queued) <= 4*patience {
+			if len(set) >= limit && waited <= 4*patience {
+				tight = true
 				continue
 			}
 		}
@@ -86,6 +96,9 @@ func (r *Router) place(c *choice, cat *Catalogue, room map[*link]int, sent map[*
 		if best == nil || score > bestScore {
 			best, bestScore = l, score
 		}
+	}
+	if best == nil && tight && c.passed.IsZero() {
+		c.passed = now
 	}
 	return best
 }
@@ -104,19 +117,27 @@ func (r *Router) carries(l *link, c *choice, cat *Catalogue) bool {
 	return len(e.Groups) == 0 || slices.Contains(e.Groups, l.dialer.Address())
 }
 
-// requeue puts a sequence whose group was lost back to the front, or fails it.
-func (r *Router) requeue(c *choice, cause error) {
+// requeue puts a sequence whose group was lost, or refused it, back to the
+// front, to be sent again after wait (doubled with each try), or fails it.
+func (r *Router) requeue(c *choice, wait time.Duration, cause error) {
+	if c.r.aborted && !c.finished {
+		c.fail(ErrAborted) // it was in nobody's books when Abort looked for it
+	}
 	if c.finished || c.r.isClosed() {
 		r.ended(c)
 		return
 	}
 	if c.retries++; c.retries > maxRetries {
-		c.fail(fmt.Errorf("%w after %d tries: %w", ErrWorkerLost, c.retries, cause))
+		if !errors.Is(cause, ErrAdapterNotReady) {
+			cause = fmt.Errorf("%w: %w", ErrWorkerLost, cause)
+		}
+		c.fail(fmt.Errorf("%w (%d tries)", cause, c.retries))
 		r.ended(c)
 		return
 	}
 	r.log.Debug("sequence is continued elsewhere", zap.String("request", c.r.id), zap.Int("choice", c.index), zap.Int("tokens", len(c.generated)), zap.Error(cause))
 	c.id = r.nextID.Add(1)
+	c.notBefore, c.passed = time.Now().Add(wait<<(c.retries-1)), time.Time{}
 	r.queue.push(c, true)
 }
 

@@ -1,9 +1,11 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,6 +82,8 @@ func (l *link) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
+	// Recv ends with the connection, which must not outlive ctx.
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
 	l.up(conn, info)
 	for {
@@ -98,7 +102,7 @@ func (l *link) up(conn Conn, info GroupInfo) {
 	l.mu.Unlock()
 	l.log.Info("worker group connected", zap.String("device", info.Device), zap.String("incarnation", info.Incarnation))
 	l.r.do(func() {
-		l.connected, l.err, l.info = true, nil, info
+		l.connected, l.err, l.info, l.status = true, nil, info, GroupStatus{}
 		l.r.dispatch()
 	})
 }
@@ -119,17 +123,24 @@ func (l *link) down(err error, stopping bool) {
 			l.log.Warn("worker group lost", zap.Int("sequences", len(lost)), zap.Error(err))
 		}
 		l.connected, l.err = false, err
-		for _, c := range lost {
-			l.forget(c)
-			l.r.requeue(c, err)
-		}
+		l.giveBack(lost, 0, err)
 		l.r.dispatch()
 	})
 }
 
+// giveBack takes sequences off the books and queues them again, the oldest at
+// the front.
+func (l *link) giveBack(cs []*choice, wait time.Duration, cause error) {
+	slices.SortFunc(cs, func(a, b *choice) int { return cmp.Compare(b.order, a.order) })
+	for _, c := range cs {
+		l.forget(c)
+		l.r.requeue(c, wait, cause)
+	}
+}
+
 // receive hands a message's outputs to their requests and books what ended.
 func (l *link) receive(out StepOutputs) {
-	var ended, stopped []*choice
+	var ended, refused, closed []*choice
 	var abort []uint64
 	tokens := map[flowKey]int{}
 	l.mu.Lock()
@@ -140,9 +151,9 @@ func (l *link) receive(out StepOutputs) {
 		if !ok {
 			continue // aborted meanwhile
 		}
-		if retryable(o) {
+		if list := retryable(o, &refused, &closed); list != nil {
 			delete(l.live, o.ID)
-			stopped = append(stopped, c)
+			*list = append(*list, c)
 			continue
 		}
 		finished, early := l.r.deliver(c, o)
@@ -170,20 +181,39 @@ func (l *link) receive(out StepOutputs) {
 			l.forget(c)
 			l.r.ended(c)
 		}
-		for _, c := range stopped {
-			l.forget(c)
-			l.r.requeue(c, errors.New("adapter not yet on the worker"))
-		}
-		if len(ended)+len(stopped) > 0 {
+		l.giveBack(refused, refusedMin, errRefused)
+		l.giveBack(closed, refusedMin, errStopping)
+		if len(ended)+len(refused)+len(closed) > 0 {
 			l.r.dispatch()
 		}
 	})
 }
 
-// retryable tells whether another try may succeed: the worker refused the
-// sequence because the adapter is not (yet, or any more) in its memory.
-func retryable(o *SequenceOutput) bool {
-	return o.Finish == FinishAbort && o.ErrorReason == ReasonAdapterNotLoaded && len(o.IDs) == 0
+// refusedMin is how long a sequence waits before it is sent again after a
+// worker refused it; it doubles with each refusal. A worker that has just come
+// back gets its adapters within this time.
+const refusedMin = 100 * time.Millisecond
+
+// Why workers refuse.
+var (
+	errRefused  = fmt.Errorf("%w: it is not in the worker's memory", ErrAdapterNotReady)
+	errStopping = errors.New("worker is stopping")
+)
+
+// retryable tells whether another try may succeed, and which list the sequence
+// belongs to: the worker refused it because the adapter is not (yet, or any
+// more) in its memory, or because it is stopping.
+func retryable(o *SequenceOutput, refused, closed *[]*choice) *[]*choice {
+	if o.Finish != FinishAbort || len(o.IDs) > 0 {
+		return nil
+	}
+	switch o.ErrorReason {
+	case ReasonAdapterNotLoaded:
+		return refused
+	case ReasonClosed:
+		return closed
+	}
+	return nil
 }
 
 // forget takes a sequence off the books.
@@ -216,10 +246,7 @@ func (l *link) send(cs []*choice) {
 	}
 	l.mu.Unlock()
 	if conn == nil { // lost a moment ago; down has run or is about to
-		for _, c := range cs {
-			l.forget(c)
-			l.r.requeue(c, ErrUnavailable)
-		}
+		l.giveBack(cs, 0, ErrUnavailable)
 		return
 	}
 	_ = conn.Submit(seqs) // a dead connection shows in Recv

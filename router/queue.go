@@ -17,6 +17,9 @@ type flowKey struct{ tenant, digest string }
 type fairQueue struct {
 	flows map[flowKey]*flow
 	len   int
+	// last is the flow that was served last: while nobody waits its counter is
+	// where a newcomer starts.
+	last *flow
 }
 
 func newFairQueue() *fairQueue { return &fairQueue{flows: map[flowKey]*flow{}} }
@@ -45,13 +48,18 @@ func (q *fairQueue) push(c *choice, front bool) {
 	q.len++
 }
 
-// least is the smallest counter among flows that wait; 0 when none does.
+// least is the smallest counter among flows that wait; when none does, that of
+// the flow that was served last, lest a newcomer owes nothing to flows that
+// have been served for hours and merely do not wait at this moment.
 func (q *fairQueue) least() float64 {
 	first, v := true, 0.0
 	for _, f := range q.flows {
 		if len(f.waiting) > 0 && (first || f.served < v) {
 			first, v = false, f.served
 		}
+	}
+	if first && q.last != nil {
+		return q.last.served
 	}
 	return v
 }
@@ -72,8 +80,7 @@ func (q *fairQueue) remove(c *choice) bool {
 	return false
 }
 
-// charge adds served tokens to a flow, and forgets flows that are idle and
-// owe nothing to anybody.
+// charge adds served tokens to a flow.
 func (q *fairQueue) charge(k flowKey, tokens int) { q.flow(k).served += float64(tokens) }
 
 // next gives the head of the least served flow for which fits is true, or nil.
@@ -94,6 +101,7 @@ func (q *fairQueue) next(fits func(*choice) bool) *choice {
 	c := best.waiting[0]
 	best.waiting = best.waiting[1:]
 	q.len--
+	q.last = best
 	return c
 }
 
