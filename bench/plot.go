@@ -79,7 +79,7 @@ func (r *Result) plan() *page {
 	p.ttft = chart.Chart{Title: "Time to first token", XLabel: "seconds", YLabel: "share of requests", Percent: true, MaxY: 1}
 	p.tpot = chart.Chart{Title: "Time per output token", XLabel: "milliseconds", YLabel: "share of requests", Percent: true, MaxY: 1}
 	p.flow = chart.Chart{Title: "Output, last round", XLabel: "seconds", YLabel: "tokens/s"}
-	longest := 0.0
+	longest, colours := 0.0, map[string]color.RGBA{}
 	for i := range r.Cells {
 		for j := range r.Cells[i].last {
 			longest = max(longest, r.Cells[i].last[j].Done)
@@ -97,7 +97,7 @@ func (r *Result) plan() *page {
 		p.tpot.Series = append(p.tpot.Series, cdf(e, tpot, 1e3))
 		p.flow.Series = append(p.flow.Series, flow(e, c.last, longest))
 		if len(c.last) > 0 && len(p.times) < maxLines {
-			p.times = append(p.times, c.timeline(longest))
+			p.times = append(p.times, c.timeline(longest, colours))
 		}
 	}
 	p.height = titleHeight + 18*((len(p.cells)+2)/3) + 2*(chartHeight+pageMargin)
@@ -120,11 +120,11 @@ func (r *Result) subtitle() string {
 	if len(c.Pairs) > 0 {
 		lengths = fmt.Sprintf("%d pairs of lengths", len(c.Pairs))
 	}
-	load := fmt.Sprintf("%d clients × %d requests", c.Clients, c.Requests)
+	load := fmt.Sprintf("%s × %s", plural(c.Clients, "client"), plural(c.Requests, "request"))
 	if c.open() {
 		load = fmt.Sprintf("%g requests/s, cv %g", c.Rate, c.CV)
 	}
-	return fmt.Sprintf("%s, %s, %d rounds, seed %d · %d cores %s · %s", load, lengths, c.Repeat, c.Seed,
+	return fmt.Sprintf("%s, %s, %s, seed %d · %d cores %s · %s", load, lengths, plural(c.Repeat, "round"), c.Seed,
 		r.Machine.Cores, r.Machine.CPU, r.Started.UTC().Format("2006-01-02 15:04 UTC"))
 }
 
@@ -193,8 +193,9 @@ func flow(e chart.Entry, samples []Sample, longest float64) chart.Series {
 const maxLegend = 14
 
 // timeline draws requests in the order of their sending: a pale bar while they
-// wait for the first token, a full one while tokens come.
-func (c *Cell) timeline(longest float64) timeline {
+// wait for the first token, a full one while tokens come. An adapter has the
+// same colour in all timelines.
+func (c *Cell) timeline(longest float64, colours map[string]color.RGBA) timeline {
 	order := make([]*Sample, len(c.last))
 	for i := range c.last {
 		order[i] = &c.last[i]
@@ -213,12 +214,15 @@ func (c *Cell) timeline(longest float64) timeline {
 		XLabel: "seconds", YLabel: "pale: waiting; full: tokens come", NoYTicks: true, MaxX: longest, MaxY: float64(max(1, len(order))),
 	}}
 	t.height = 70 + min(400, max(60, 12*len(order)))
-	colours := map[string]color.RGBA{}
+	named := map[string]bool{}
 	for i, s := range order {
 		full, ok := colours[s.Adapter]
 		if !ok {
 			full = chart.Palette[len(colours)%len(chart.Palette)]
 			colours[s.Adapter] = full
+		}
+		if !named[s.Adapter] {
+			named[s.Adapter] = true
 			t.name(s.Adapter, full)
 		}
 		y := float64(len(order) - 1 - i)
@@ -227,9 +231,7 @@ func (c *Cell) timeline(longest float64) timeline {
 			begin = s.Tokens[0]
 			t.chart.Bars = append(t.chart.Bars, chart.Bar{X0: begin, X1: s.last(), Y: y, Colour: full})
 		}
-		pale := full
-		pale.A = 70
-		t.chart.Bars = append(t.chart.Bars, chart.Bar{X0: s.Due, X1: math.Max(begin, s.Due), Y: y, Colour: pale})
+		t.chart.Bars = append(t.chart.Bars, chart.Bar{X0: s.Due, X1: math.Max(begin, s.Due), Y: y, Colour: chart.Pale(full)})
 	}
 	return t
 }

@@ -24,6 +24,13 @@ func seconds(s float64) string {
 	}
 }
 
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
 // table aligns cells; the first left columns to the left, the others to the
 // right.
 type table struct {
@@ -88,7 +95,7 @@ func (r *Result) head(b *strings.Builder) {
 	if c.open() {
 		fmt.Fprintf(b, "open loop: %g requests/s, Gamma gaps of cv %g", c.Rate, c.CV)
 	} else {
-		fmt.Fprintf(b, "closed loop: %d clients x %d requests", c.Clients, c.Requests)
+		fmt.Fprintf(b, "closed loop: %s x %s", plural(c.Clients, "client"), plural(c.Requests, "request"))
 	}
 	switch {
 	case len(c.Pairs) > 0:
@@ -98,11 +105,11 @@ func (r *Result) head(b *strings.Builder) {
 	default:
 		fmt.Fprintf(b, ", %v tokens in, %v out", c.Prompt, c.Output)
 	}
-	fmt.Fprintf(b, "; %d rounds, seed %d\n", c.Repeat, c.Seed)
+	fmt.Fprintf(b, "; %s, seed %d\n", plural(c.Repeat, "round"), c.Seed)
 	m := &r.Machine
 	fmt.Fprintf(b, "%d cores %s, load %.2f before, %.2f after\n", m.Cores, m.CPU, m.LoadAtStart, m.LoadAtEnd)
 	for _, t := range r.Targets {
-		fmt.Fprintf(b, "%s: %s %s, %d adapters\n", t.Name, t.Model, t.Version, len(t.Used))
+		fmt.Fprintf(b, "%s: %s %s, %s\n", t.Name, t.Model, t.Version, plural(len(t.Used), "adapter"))
 	}
 }
 

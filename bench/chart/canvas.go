@@ -40,7 +40,14 @@ type Style struct {
 	Anchor Anchor
 }
 
-// Canvas is drawn on.
+// Pale mixes a colour with white, for what matters less. There is no
+// transparency: not every renderer of SVG knows it.
+func Pale(c color.RGBA) color.RGBA {
+	mix := func(v uint8) uint8 { return uint8((int(v)*3 + 255*7) / 10) }
+	return color.RGBA{mix(c.R), mix(c.G), mix(c.B), 255}
+}
+
+// Canvas is drawn on; colours are opaque.
 type Canvas interface {
 	// Line is a line through points, width pixels wide.
 	Line(points []Point, width float64, c color.RGBA)
@@ -59,13 +66,7 @@ type SVG struct {
 // NewSVG makes a white canvas of w by h pixels.
 func NewSVG(w, h int) *SVG { return &SVG{w: w, h: h} }
 
-func paint(c color.RGBA) string {
-	s := fmt.Sprintf("#%02x%02x%02x", c.R, c.G, c.B)
-	if c.A != 255 {
-		s += fmt.Sprintf(`" fill-opacity="%.2f`, float64(c.A)/255)
-	}
-	return s
-}
+func hex(c color.RGBA) string { return fmt.Sprintf("#%02x%02x%02x", c.R, c.G, c.B) }
 
 // Line implements Canvas.
 func (s *SVG) Line(points []Point, width float64, c color.RGBA) {
@@ -73,7 +74,7 @@ func (s *SVG) Line(points []Point, width float64, c color.RGBA) {
 		return
 	}
 	s.b.WriteString(`<polyline fill="none" stroke-linejoin="round" stroke="`)
-	fmt.Fprintf(&s.b, `#%02x%02x%02x" stroke-width="%.3g" points="`, c.R, c.G, c.B, width)
+	fmt.Fprintf(&s.b, `%s" stroke-width="%.3g" points="`, hex(c), width)
 	for i, p := range points {
 		if i > 0 {
 			s.b.WriteByte(' ')
@@ -85,7 +86,7 @@ func (s *SVG) Line(points []Point, width float64, c color.RGBA) {
 
 // Rect implements Canvas.
 func (s *SVG) Rect(x, y, w, h float64, c color.RGBA) {
-	fmt.Fprintf(&s.b, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"%s\"/>\n", x, y, w, h, paint(c))
+	fmt.Fprintf(&s.b, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" stroke=\"none\" fill=\"%s\"/>\n", x, y, w, h, hex(c))
 }
 
 // Text implements Canvas.
@@ -95,8 +96,8 @@ func (s *SVG) Text(x, y float64, text string, st Style) {
 	if st.Bold {
 		weight = ` font-weight="bold"`
 	}
-	fmt.Fprintf(&s.b, "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%.3g\" text-anchor=\"%s\"%s fill=\"%s\">%s</text>\n",
-		x, y, st.Size, anchor, weight, paint(st.Colour), html.EscapeString(clean(text)))
+	fmt.Fprintf(&s.b, "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%.3g\" text-anchor=\"%s\"%s stroke=\"none\" fill=\"%s\">%s</text>\n",
+		x, y, st.Size, anchor, weight, hex(st.Colour), html.EscapeString(clean(text)))
 }
 
 // clean drops what XML cannot hold.
@@ -113,7 +114,7 @@ func clean(s string) string {
 func (s *SVG) Bytes() []byte {
 	return fmt.Appendf(nil, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "+
 		"font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\">\n"+
-		"<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n%s</svg>\n", s.w, s.h, s.w, s.h, s.b.String())
+		"<rect width=\"100%%\" height=\"100%%\" stroke=\"none\" fill=\"#ffffff\"/>\n%s</svg>\n", s.w, s.h, s.w, s.h, s.b.String())
 }
 
 // Raster is a Canvas that makes a PNG.
@@ -158,7 +159,7 @@ func (r *Raster) fill(c color.RGBA, points ...Point) {
 		}
 	}
 	z.ClosePath()
-	z.Draw(r.img, box, image.NewUniform(color.NRGBA{c.R, c.G, c.B, c.A}), image.Point{})
+	z.Draw(r.img, box, image.NewUniform(c), image.Point{})
 }
 
 // Line implements Canvas.

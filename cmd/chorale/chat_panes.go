@@ -85,28 +85,47 @@ func (p painter) layout(panes []*pane, width, height int) []line {
 	rows := (n + cols - 1) / cols
 	cols = (n + rows - 1) / rows // spread evenly
 	colWidth := max(barCols+1, (width-paneGap*(cols-1))/cols)
-	limit := 0
+	blocks := make([][]line, n)
+	needs := make([]int, rows) // lines of text in the longest block of a row
+	for i, v := range panes {
+		blocks[i] = p.block(v, palette[i%len(palette)], colWidth)
+		needs[i/cols] = max(needs[i/cols], len(blocks[i])-1)
+	}
 	if height > 0 {
-		limit = max(1, (height-(rows-1))/rows-1)
+		limit := share(height-2*rows+1, needs)
+		for i, b := range blocks {
+			if body := len(b) - 1; body > limit {
+				blocks[i] = append(b[:1:1], b[1+body-limit:]...)
+			}
+		}
 	}
 	var out []line
 	for r := 0; r < n; r += cols {
 		if r > 0 {
 			out = append(out, line{})
 		}
-		var blocks [][]line
-		tallest := 0
-		for i := r; i < min(n, r+cols); i++ {
-			b := p.block(panes[i], palette[i%len(palette)], colWidth, limit)
-			blocks, tallest = append(blocks, b), max(tallest, len(b))
-		}
-		out = append(out, beside(blocks, tallest, colWidth)...)
+		out = append(out, beside(blocks[r:min(n, r+cols)], colWidth)...)
 	}
 	return out
 }
 
-// block draws one pane: its head, and at most limit (0: all) lines of text.
-func (p painter) block(v *pane, colour, width, limit int) []line {
+// share is the largest limit on each need with which their sum fits into
+// total, at least 1.
+func share(total int, needs []int) int {
+	for limit := 1; ; limit++ {
+		sum, most := 0, 0
+		for _, n := range needs {
+			sum += min(n, limit+1)
+			most = max(most, n)
+		}
+		if sum > total || limit >= most {
+			return limit
+		}
+	}
+}
+
+// block draws one pane: its head and its text.
+func (p painter) block(v *pane, colour, width int) []line {
 	inner := width - barCols
 	status := clip(v.status(), inner)
 	name := clip(printable(v.name), max(1, inner-uniseg.StringWidth(status)-1))
@@ -121,18 +140,18 @@ func (p painter) block(v *pane, colour, width, limit int) []line {
 	}
 	head := bar + p.paint(1, name) + strings.Repeat(" ", space) + p.paint(code, status)
 	out := []line{{head, barCols + uniseg.StringWidth(name) + space + uniseg.StringWidth(status)}}
-	body := wrap(v.body(), inner)
-	if limit > 0 && len(body) > limit {
-		body = body[len(body)-limit:]
-	}
-	for _, s := range body {
+	for _, s := range wrap(v.body(), inner) {
 		out = append(out, line{bar + s, barCols + uniseg.StringWidth(s)})
 	}
 	return out
 }
 
 // beside puts blocks next to each other.
-func beside(blocks [][]line, height, colWidth int) []line {
+func beside(blocks [][]line, colWidth int) []line {
+	height := 0
+	for _, b := range blocks {
+		height = max(height, len(b))
+	}
 	out := make([]line, height)
 	for y := range out {
 		var b strings.Builder
@@ -299,7 +318,8 @@ func (v *terminalView) begin(prompt string) error {
 // break a full line at once.
 func (v *terminalView) update(panes []*pane) error {
 	w, h := v.size()
-	return v.screen.draw(v.layout(panes, w-1, h-1), w)
+	lines := v.layout(panes, w-1, h-1)
+	return v.screen.draw(lines[:min(len(lines), max(1, h-1))], w) // more cannot be redrawn
 }
 
 // end leaves the whole answers on the screen, and the last line below.

@@ -17,7 +17,7 @@ import (
 type pullCmd struct {
 	Repo     string `arg:"" name:"ORG/NAME[@REVISION]" help:"Model or adapter on the hub."`
 	Revision string `placeholder:"REV" help:"Branch, tag or commit (default: main)."`
-	Endpoint string `placeholder:"URL" help:"The hub (default: $$HF_ENDPOINT, else https://huggingface.co)."`
+	Endpoint string `placeholder:"URL" help:"The hub (default: $HF_ENDPOINT, else https://huggingface.co)."`
 }
 
 // Run fetches and prints the folder.
