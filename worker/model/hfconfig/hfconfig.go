@@ -85,6 +85,8 @@ func (r *Rope) Kind() string {
 // IDs is a token id, a list of them, or null.
 type IDs []int32
 
+var errTokenIDs = errors.New("must be a token id or a list of them")
+
 // UnmarshalJSON takes a number, a list or null.
 func (v *IDs) UnmarshalJSON(b []byte) error {
 	var one *int32
@@ -97,7 +99,7 @@ func (v *IDs) UnmarshalJSON(b []byte) error {
 	}
 	var many []int32
 	if err := json.Unmarshal(b, &many); err != nil {
-		return errors.New("must be a token id or a list of them")
+		return errTokenIDs
 	}
 	*v = many
 	return nil
@@ -107,7 +109,7 @@ func (v *IDs) UnmarshalJSON(b []byte) error {
 func Parse(b []byte) (*Config, error) {
 	c := &Config{}
 	if err := json.Unmarshal(b, c); err != nil {
-		return nil, fmt.Errorf("%w: config.json: %w", ErrConfig, err)
+		return nil, fmt.Errorf("%w: config.json: %w", ErrConfig, named(b, err))
 	}
 	if c.ModelType == "" {
 		return nil, fmt.Errorf("%w: config.json has no model_type", ErrConfig)
@@ -116,4 +118,21 @@ func Parse(b []byte) (*Config, error) {
 		return nil, fmt.Errorf("%w: quantization_config is not supported; use an unquantised checkpoint or a GGUF file", ErrConfig)
 	}
 	return c, nil
+}
+
+// named says which of the token id fields is wrong: encoding/json tells that of
+// its own errors only.
+func named(b []byte, err error) error {
+	if !errors.Is(err, errTokenIDs) {
+		return err
+	}
+	var fields struct {
+		EOS json.RawMessage `json:"eos_token_id"`
+		BOS json.RawMessage `json:"bos_token_id"`
+	}
+	field := "eos_token_id"
+	if json.Unmarshal(b, &fields) == nil && (fields.EOS == nil || new(IDs).UnmarshalJSON(fields.EOS) == nil) {
+		field = "bos_token_id"
+	}
+	return fmt.Errorf("%s %w", field, err)
 }

@@ -46,6 +46,12 @@ func (c *Config) Rope(dim int) (tensor.RopeSpec, error) {
 	out := tensor.RopeSpec{InvFreq: make([]float32, len(inv)), Scale: float32(scale)}
 	for i, f := range inv {
 		out.InvFreq[i] = float32(f)
+		if v := out.InvFreq[i]; !(v >= 0) || math.IsInf(float64(v), 0) {
+			return tensor.RopeSpec{}, fmt.Errorf("%w: rope_theta %v and rope_scaling %q give channel %d the frequency %v", ErrConfig, theta, p.Kind(), i, v)
+		}
+	}
+	if !(out.Scale > 0) || math.IsInf(float64(out.Scale), 0) {
+		return tensor.RopeSpec{}, fmt.Errorf("%w: rope_scaling %q has the attention_factor %v", ErrConfig, p.Kind(), scale)
 	}
 	return out, nil
 }
@@ -97,7 +103,7 @@ func llama3Rope(inv []float64, p *Rope) error {
 func (c *Config) yarnRope(inv []float64, p *Rope, theta float64, dim int) (float64, error) {
 	factor := *p.Factor
 	original := float64(c.MaxPositionEmbeddings)
-	if p.OriginalMaxPositionEmbeddings != nil {
+	if p.OriginalMaxPositionEmbeddings != nil && *p.OriginalMaxPositionEmbeddings != 0 {
 		original = float64(*p.OriginalMaxPositionEmbeddings)
 	}
 	fast, slow := or(p.BetaFast, 32), or(p.BetaSlow, 1)
@@ -137,8 +143,9 @@ func yarnAttention(p *Rope, factor float64) float64 {
 	return mscale(1)
 }
 
+// or gives *p, or v when it is absent or 0, as Python's "or" does.
 func or(p *float64, v float64) float64 {
-	if p != nil {
+	if p != nil && *p != 0 {
 		return *p
 	}
 	return v

@@ -2,6 +2,7 @@ package hfconfig
 
 import (
 	"fmt"
+	"math"
 
 	"chorale/worker/model/decoder"
 )
@@ -37,6 +38,9 @@ func (c *Config) Spec() (decoder.Spec, error) {
 	}
 	if s.Eps <= 0 {
 		s.Eps = 1e-6
+	}
+	if math.IsInf(float64(s.Eps), 0) {
+		return s, fmt.Errorf("%w: rms_norm_eps is %v", ErrConfig, c.RMSNormEps)
 	}
 	s.Windows = make([]int, s.Layers)
 	var err error
