@@ -164,6 +164,7 @@ func testLinear(c *check) {
 		{m: 70, k: 72, n: 200, parts: []int{100, 100}, ranks: []int{48, 0, 1}},
 		{m: 150, k: 48, n: 70, bias: true, ranks: []int{8, 8, 16}},
 		{m: 20, k: 4200, n: 35, bias: true, ranks: []int{8}},
+		{m: 130, k: 2101, n: 70, parts: []int{40, 30}, bias: true, ranks: []int{3, 0, 16}},
 		{m: 5, k: 1536, n: 100},
 	}
 	for _, cs := range cases {

@@ -26,18 +26,21 @@ func tolerance(kernel string) conformance.Tolerance {
 	return t
 }
 
+func opener(p tensor.Precision, kernel string) conformance.Open {
+	return func(t testing.TB, threads int) tensor.Backend {
+		b, err := New(Options{Precision: p, Threads: threads, Kernel: kernel})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+}
+
 func TestConformance(t *testing.T) {
 	for _, p := range precisions {
 		for _, kernel := range Kernels(p) {
 			t.Run(p.String()+"/"+kernel, func(t *testing.T) {
-				open := func(t testing.TB, threads int) tensor.Backend {
-					b, err := New(Options{Precision: p, Threads: threads, Kernel: kernel})
-					if err != nil {
-						t.Fatal(err)
-					}
-					return b
-				}
-				conformance.Run(t, open, tolerance(kernel))
+				conformance.Run(t, opener(p, kernel), tolerance(kernel))
 			})
 		}
 	}

@@ -15,6 +15,10 @@ type block struct {
 	free  func()
 }
 
+// allocate returns n > 0 zeroed bytes. Tests replace it by an allocator that puts
+// an unreadable page behind every block.
+var allocate = systemMemory
+
 // newBlock allocates count elements of size bytes each.
 func newBlock(count, size int) (*block, error) {
 	if count < 0 || size <= 0 || count > math.MaxInt/2/size {

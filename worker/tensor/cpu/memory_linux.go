@@ -16,11 +16,11 @@ const (
 	ownBytes   = 8 << 20
 )
 
-// allocate returns n zeroed bytes. Everything lies in huge pages where the
+// systemMemory returns n zeroed bytes. Everything lies in huge pages where the
 // system grants them, small blocks too: an adapter is hundreds of matrices of
 // some ten kilobytes that a step reads once each, and with 4 KiB pages the page
 // walks cost as much as the reading.
-func allocate(n int) (*block, error) {
+func systemMemory(n int) (*block, error) {
 	if n >= ownBytes {
 		m, part, err := mapHuge(n)
 		if err != nil {

@@ -4,9 +4,9 @@ package cpu
 
 import "unsafe"
 
-// allocate takes memory from Go's heap: here only the plain-Go kernels run,
+// systemMemory takes memory from Go's heap: here only the plain-Go kernels run,
 // which need no fixed addresses.
-func allocate(n int) (*block, error) {
+func systemMemory(n int) (*block, error) {
 	raw := make([]byte, n+63)
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & 63)
 	return &block{bytes: raw[skip : skip+n : skip+n], free: func() {}}, nil
