@@ -72,6 +72,9 @@ func (g *ggufFile) init() error {
 		return fmt.Errorf("%w: attention.head_count %d, head_count_kv %d, embedding_length %d", ErrFormat, g.heads, g.kv, hidden)
 	}
 	g.dim = g.int("attention.key_length", hidden/g.heads)
+	if g.dim <= 0 || g.dim%2 != 0 {
+		return fmt.Errorf("%w: attention.key_length is %d, of embedding_length %d and %d heads", ErrFormat, g.dim, hidden, g.heads)
+	}
 	for _, n := range g.f.Names() {
 		if n == ropeFactors {
 			continue
@@ -145,7 +148,11 @@ func (g *ggufFile) config() ([]byte, error) {
 	if err := g.rope(c); err != nil {
 		return nil, err
 	}
-	return json.Marshal(c)
+	b, err := json.Marshal(c) // fails for NaN and infinities
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: metadata: %w", ErrFormat, g.path, err)
+	}
+	return b, nil
 }
 
 // biases tells from the tensors which biases a llama has.

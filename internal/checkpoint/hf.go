@@ -59,7 +59,10 @@ func (v *tokenIDs) UnmarshalJSON(b []byte) error {
 		}
 		return nil
 	}
-	return json.Unmarshal(b, (*[]int32)(v))
+	if err := json.Unmarshal(b, (*[]int32)(v)); err != nil {
+		return errors.New("eos_token_id must be a token id or a list of them")
+	}
+	return nil
 }
 
 func openHF(dir string) (files, error) {
@@ -153,7 +156,7 @@ func (f *hfFolder) tensor(name string) (Tensor, bool) {
 	}
 	size := cols * t.DType.Size()
 	return Tensor{Shape: t.Shape, Raw: t.Data, Rows: func(dst []float32, row, n int) error {
-		if row < 0 || n < 0 || (row+n)*size > len(t.Data) {
+		if row < 0 || n < 0 || size > 0 && (row > len(t.Data)/size || n > len(t.Data)/size-row) {
 			return fmt.Errorf("%w: %s: rows %d to %d", ErrFormat, name, row, row+n)
 		}
 		part := t
