@@ -199,7 +199,7 @@ func TestBadArtifactsLeaveNothing(t *testing.T) {
 				t.Errorf("%s: left %v behind", src, w.state("a"))
 			}
 			r, verr := w.m.Validate(t.Context(), src)
-			if want.err == ErrSourceNotFound {
+			if errors.Is(want.err, ErrSourceNotFound) {
 				if !errors.Is(verr, ErrSourceNotFound) {
 					t.Errorf("validate %s: %v", src, verr)
 				}

@@ -166,7 +166,7 @@ func copyTo(ctx context.Context, f, h io.Writer, r io.Reader, path string, limit
 		if _, werr := f.Write(buf[:n]); werr != nil {
 			return total, classify("write", path, werr)
 		}
-		h.Write(buf[:n])
+		_, _ = h.Write(buf[:n]) // a hash never fails
 		switch {
 		case err == io.EOF:
 			return total, nil

@@ -62,15 +62,23 @@ func main() {
 	if len(ignored) > 0 {
 		fmt.Fprintf(os.Stderr, "chorale: these SGLang flags mean nothing here and are ignored: %s\n", join(ignored))
 	}
+	os.Exit(execute(ctx))
+}
+
+// execute runs the chosen command and gives the process's exit status.
+func execute(ctx *kong.Context) int {
 	run, stop := signals()
 	defer stop()
 	ctx.BindTo(run, (*context.Context)(nil))
-	if err := ctx.Run(); err != nil {
-		if errors.Is(err, context.Canceled) && run.Err() != nil {
-			os.Exit(130)
-		}
-		fatal(err)
+	err := ctx.Run()
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled) && run.Err() != nil:
+		return 130
 	}
+	fmt.Fprintf(os.Stderr, "chorale: %v\n", err)
+	return 1
 }
 
 // helpText keeps defaults out of the way of help texts that name their own.

@@ -57,11 +57,17 @@ func ggufModel(t testing.TB) ([]gguf.KeyValue, []gguf.Tensor) {
 		name  string
 		shape []int
 	}{
-		{"token_embd.weight", []int{vocab, hidden}}, {"output_norm.weight", []int{hidden}},
-		{"blk.0.attn_norm.weight", []int{hidden}}, {"blk.0.ffn_norm.weight", []int{hidden}},
-		{"blk.0.attn_q.weight", []int{hidden, hidden}}, {"blk.0.attn_k.weight", []int{headDim, hidden}},
-		{"blk.0.attn_v.weight", []int{headDim, hidden}}, {"blk.0.attn_output.weight", []int{hidden, hidden}},
-		{"blk.0.ffn_gate.weight", []int{ffn, hidden}}, {"blk.0.ffn_up.weight", []int{ffn, hidden}}, {"blk.0.ffn_down.weight", []int{hidden, ffn}},
+		{"token_embd.weight", []int{vocab, hidden}},
+		{"output_norm.weight", []int{hidden}},
+		{"blk.0.attn_norm.weight", []int{hidden}},
+		{"blk.0.ffn_norm.weight", []int{hidden}},
+		{"blk.0.attn_q.weight", []int{hidden, hidden}},
+		{"blk.0.attn_k.weight", []int{headDim, hidden}},
+		{"blk.0.attn_v.weight", []int{headDim, hidden}},
+		{"blk.0.attn_output.weight", []int{hidden, hidden}},
+		{"blk.0.ffn_gate.weight", []int{ffn, hidden}},
+		{"blk.0.ffn_up.weight", []int{ffn, hidden}},
+		{"blk.0.ffn_down.weight", []int{hidden, ffn}},
 	} {
 		ts = append(ts, ggufTensor(t, s.name, s.shape...))
 	}

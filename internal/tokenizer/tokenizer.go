@@ -93,7 +93,8 @@ func (e *encoding) normalized(s segment) {
 
 // words pre-tokenizes a stretch of text and encodes each word.
 func (e *encoding) words(s segment) {
-	parts, spare := append(e.parts[:0], s), e.spare
+	parts, spare := e.parts[:0], e.spare
+	parts = append(parts, s)
 	for _, p := range e.t.splitters {
 		spare = spare[:0]
 		for _, part := range parts {

@@ -181,7 +181,7 @@ func Ready(st router.ServerState) error {
 	if st.Draining {
 		return router.ErrDraining
 	}
-	err := error(router.ErrUnavailable)
+	err := router.ErrUnavailable
 	for _, g := range st.Groups {
 		if g.Connected {
 			return nil

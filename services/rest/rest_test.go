@@ -171,14 +171,33 @@ func TestRoutesAndMethods(t *testing.T) {
 		method, path string
 		code         int
 	}{
-		{"GET", "/nope", 404}, {"GET", "/", 404}, {"GET", "/v1/models/", 404}, {"POST", "/chorale/v1/nope", 404},
-		{"GET", "/generate", 405}, {"DELETE", "/v1/completions", 405}, {"PUT", "/v1/chat/completions", 405},
-		{"OPTIONS", "/v1/chat/completions", 405}, {"GET", "/chorale/v1/generate", 405}, {"PUT", "/chorale/v1/generate", 405},
-		{"GET", "/health", 200}, {"HEAD", "/health", 200}, {"GET", "/health_generate", 200}, {"GET", "/metrics", 200},
-		{"GET", "/openapi.json", 200}, {"GET", "/ping", 200}, {"POST", "/ping", 200}, {"GET", "/version", 200},
-		{"GET", "/flush_cache", 200}, {"POST", "/flush_cache", 200}, {"GET", "/model_info", 200},
-		{"GET", "/get_model_info", 200}, {"GET", "/server_info", 200}, {"GET", "/get_server_info", 200},
-		{"GET", "/v1/models", 200}, {"GET", "/chorale/v1/model", 200}, {"GET", "/chorale/v1/server", 200},
+		{"GET", "/nope", 404},
+		{"GET", "/", 404},
+		{"GET", "/v1/models/", 404},
+		{"POST", "/chorale/v1/nope", 404},
+		{"GET", "/generate", 405},
+		{"DELETE", "/v1/completions", 405},
+		{"PUT", "/v1/chat/completions", 405},
+		{"OPTIONS", "/v1/chat/completions", 405},
+		{"GET", "/chorale/v1/generate", 405},
+		{"PUT", "/chorale/v1/generate", 405},
+		{"GET", "/health", 200},
+		{"HEAD", "/health", 200},
+		{"GET", "/health_generate", 200},
+		{"GET", "/metrics", 200},
+		{"GET", "/openapi.json", 200},
+		{"GET", "/ping", 200},
+		{"POST", "/ping", 200},
+		{"GET", "/version", 200},
+		{"GET", "/flush_cache", 200},
+		{"POST", "/flush_cache", 200},
+		{"GET", "/model_info", 200},
+		{"GET", "/get_model_info", 200},
+		{"GET", "/server_info", 200},
+		{"GET", "/get_server_info", 200},
+		{"GET", "/v1/models", 200},
+		{"GET", "/chorale/v1/model", 200},
+		{"GET", "/chorale/v1/server", 200},
 	} {
 		code, h, body := s.call(tt.method, tt.path, "")
 		if code != tt.code {
@@ -237,16 +256,29 @@ func TestKeys(t *testing.T) {
 		method, path, body, key string
 		code                    int
 	}{
-		{"GET", "/health", "", "", 200}, {"GET", "/metrics", "", "", 200}, {"GET", "/health_generate", "", "", 200},
+		{"GET", "/health", "", "", 200},
+		{"GET", "/metrics", "", "", 200},
+		{"GET", "/health_generate", "", "", 200},
 		{"GET", "/openapi.json", "", "", 200},
-		{"POST", "/generate", gen, "", 401}, {"POST", "/generate", gen, "wrong", 401}, {"POST", "/generate", gen, "api", 200}, {"POST", "/generate", gen, "adm", 200},
-		{"GET", "/v1/models", "", "", 401}, {"GET", "/v1/models/a", "", "api", 200},
+		{"POST", "/generate", gen, "", 401},
+		{"POST", "/generate", gen, "wrong", 401},
+		{"POST", "/generate", gen, "api", 200},
+		{"POST", "/generate", gen, "adm", 200},
+		{"GET", "/v1/models", "", "", 401},
+		{"GET", "/v1/models/a", "", "api", 200},
 		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}]}`, "", 401},
-		{"POST", "/load_lora_adapter", load, "", 401}, {"POST", "/load_lora_adapter", load, "api", 403}, {"POST", "/load_lora_adapter", load, "adm", 200},
-		{"POST", "/unload_lora_adapter", load, "api", 403}, {"POST", "/v1/load_lora_adapter", load, "api", 403}, {"POST", "/v1/unload_lora_adapter", load, "api", 403},
-		{"POST", "/abort_request", `{"rid":"x"}`, "api", 403}, {"POST", "/flush_cache", "", "api", 403},
-		{"GET", "/chorale/v1/model", "", "", 401}, {"GET", "/chorale/v1/model", "", "api", 200},
-		{"GET", "/chorale/v1/adapters", "", "api", 403}, {"POST", "/chorale/v1/adapters:validate", "{}", "api", 403},
+		{"POST", "/load_lora_adapter", load, "", 401},
+		{"POST", "/load_lora_adapter", load, "api", 403},
+		{"POST", "/load_lora_adapter", load, "adm", 200},
+		{"POST", "/unload_lora_adapter", load, "api", 403},
+		{"POST", "/v1/load_lora_adapter", load, "api", 403},
+		{"POST", "/v1/unload_lora_adapter", load, "api", 403},
+		{"POST", "/abort_request", `{"rid":"x"}`, "api", 403},
+		{"POST", "/flush_cache", "", "api", 403},
+		{"GET", "/chorale/v1/model", "", "", 401},
+		{"GET", "/chorale/v1/model", "", "api", 200},
+		{"GET", "/chorale/v1/adapters", "", "api", 403},
+		{"POST", "/chorale/v1/adapters:validate", "{}", "api", 403},
 		{"POST", "/chorale/v1/generate", `{"prompts":[{"text":"x"}]}`, "api", 200},
 	} {
 		header := []string{}
@@ -278,13 +310,15 @@ func TestOpenAPI(t *testing.T) {
 }
 
 func TestPanic(t *testing.T) {
-	o := Options{Router: facetest.New(), Tokens: facetest.Tokens{}, Inference: choralev1.NewInferenceServiceClient(nil),
+	o := Options{
+		Router: facetest.New(), Tokens: facetest.Tokens{}, Inference: choralev1.NewInferenceServiceClient(nil),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.RawQuery != "" {
 				_, _ = io.WriteString(w, "half")
 			}
 			panic("boom")
-		})}
+		}),
+	}
 	h, err := New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -283,8 +283,11 @@ func TestGenerateRouterErrors(t *testing.T) {
 		err  error
 		code int
 	}{
-		{router.ErrOverloaded, 503}, {router.ErrUnavailable, 503}, {router.ErrDraining, 503},
-		{fmt.Errorf("5 names: %w", router.ErrTooManyAdapters), 400}, {router.ErrAdapterNotReady, 400},
+		{router.ErrOverloaded, 503},
+		{router.ErrUnavailable, 503},
+		{router.ErrDraining, 503},
+		{fmt.Errorf("5 names: %w", router.ErrTooManyAdapters), 400},
+		{router.ErrAdapterNotReady, 400},
 		{errors.New("odd"), 500},
 	} {
 		s.router.SubmitErr = tt.err

@@ -127,20 +127,34 @@ func TestShapes(t *testing.T) {
 		code  int
 		want  string
 	}{
-		{"OpenAI field", OpenAI, Invalid("top_p", "must be a number, got %s", "string"), 400,
-			`{"error":{"message":"top_p: must be a number, got string","type":"invalid_request_error","param":"top_p","code":"invalid_value"}}`},
-		{"OpenAI model", OpenAI, &ModelNotFoundError{Model: "m", Field: "model"}, 404,
-			"{\"error\":{\"message\":\"The model `m` does not exist.\",\"type\":\"invalid_request_error\",\"param\":\"model\",\"code\":\"model_not_found\"}}"},
-		{"OpenAI key", OpenAI, ErrUnauthenticated, 401,
-			`{"error":{"message":"missing or invalid API key","type":"authentication_error","param":null,"code":"invalid_api_key"}}`},
-		{"OpenAI full", OpenAI, router.ErrOverloaded, 429,
-			`{"error":{"message":"queue is full","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"}}`},
-		{"SGLang", SGLang, &router.UnknownAdapterError{Name: "a<b>", Loaded: []string{"c"}}, 400,
-			`{"error":{"message":"Got LoRA adapter that has never been loaded: a<b>. All loaded adapters: [c]."}}`},
-		{"vLLM", VLLM, &router.UnknownAdapterError{Name: "a"}, 404,
-			`{"error":{"message":"Got LoRA adapter that has never been loaded: a. All loaded adapters: [].","type":"NotFoundError","param":null,"code":404}}`},
-		{"native", Native, ErrUnauthenticated, 401,
-			`{"code":16,"message":"missing or invalid API key","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"UNAUTHENTICATED","domain":"chorale"}]}`},
+		{
+			"OpenAI field", OpenAI, Invalid("top_p", "must be a number, got %s", "string"), 400,
+			`{"error":{"message":"top_p: must be a number, got string","type":"invalid_request_error","param":"top_p","code":"invalid_value"}}`,
+		},
+		{
+			"OpenAI model", OpenAI, &ModelNotFoundError{Model: "m", Field: "model"}, 404,
+			"{\"error\":{\"message\":\"The model `m` does not exist.\",\"type\":\"invalid_request_error\",\"param\":\"model\",\"code\":\"model_not_found\"}}",
+		},
+		{
+			"OpenAI key", OpenAI, ErrUnauthenticated, 401,
+			`{"error":{"message":"missing or invalid API key","type":"authentication_error","param":null,"code":"invalid_api_key"}}`,
+		},
+		{
+			"OpenAI full", OpenAI, router.ErrOverloaded, 429,
+			`{"error":{"message":"queue is full","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"}}`,
+		},
+		{
+			"SGLang", SGLang, &router.UnknownAdapterError{Name: "a<b>", Loaded: []string{"c"}}, 400,
+			`{"error":{"message":"Got LoRA adapter that has never been loaded: a<b>. All loaded adapters: [c]."}}`,
+		},
+		{
+			"vLLM", VLLM, &router.UnknownAdapterError{Name: "a"}, 404,
+			`{"error":{"message":"Got LoRA adapter that has never been loaded: a. All loaded adapters: [].","type":"NotFoundError","param":null,"code":404}}`,
+		},
+		{
+			"native", Native, ErrUnauthenticated, 401,
+			`{"code":16,"message":"missing or invalid API key","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"UNAUTHENTICATED","domain":"chorale"}]}`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := httptest.NewRecorder()

@@ -70,7 +70,7 @@ func Explain(err error, choices []Choice) error {
 		if c.Adapter == "" || errors.As(err, &unknown) && unknown.Name != c.Adapter {
 			continue
 		}
-		cause := error(router.ErrUnknownAdapter)
+		cause := router.ErrUnknownAdapter
 		if unknown != nil {
 			cause = unknown
 		}

@@ -26,9 +26,14 @@ func (s *Spec) Check() error {
 		name string
 		v    int
 	}{
-		{"vocab_size", s.Vocab}, {"hidden_size", s.Hidden}, {"num_hidden_layers", s.Layers},
-		{"num_attention_heads", s.Heads}, {"num_key_value_heads", s.KVHeads}, {"head_dim", s.HeadDim},
-		{"intermediate_size", s.FFN}, {"max_position_embeddings", s.Context},
+		{"vocab_size", s.Vocab},
+		{"hidden_size", s.Hidden},
+		{"num_hidden_layers", s.Layers},
+		{"num_attention_heads", s.Heads},
+		{"num_key_value_heads", s.KVHeads},
+		{"head_dim", s.HeadDim},
+		{"intermediate_size", s.FFN},
+		{"max_position_embeddings", s.Context},
 	} {
 		if d.v <= 0 || d.v > 1<<24 {
 			return fmt.Errorf("%s is %d", d.name, d.v)
