@@ -205,7 +205,11 @@ func (r *Router) deliver(c *choice, o *SequenceOutput) (finished, early bool) {
 		obs.FirstToken(name, c.sent.Sub(c.r.arrive), now.Sub(c.r.arrive))
 	}
 	if finished {
-		obs.Finished(name, c.usage(), c.reason, c.first.Sub(c.r.arrive), now.Sub(c.r.arrive))
+		var ttft time.Duration
+		if !c.first.IsZero() {
+			ttft = c.first.Sub(c.r.arrive)
+		}
+		obs.Finished(name, c.usage(), c.reason, ttft, now.Sub(c.r.arrive))
 	}
 	return finished, early
 }

@@ -54,7 +54,8 @@ type Residency interface {
 type Observer interface {
 	// FirstToken reports the waits until dispatch and until the first token.
 	FirstToken(adapter string, queued, ttft time.Duration)
-	// Finished reports an ended answer, total from arrival to end.
+	// Finished reports an answer that a worker ended, total from arrival to end;
+	// ttft is 0 when it had no token.
 	Finished(adapter string, u Usage, reason FinishReason, ttft, total time.Duration)
 }
 
@@ -347,7 +348,7 @@ func (r *Router) Abort(id string, all bool) int {
 		var rs []*running
 		for k, list := range r.byID {
 			// A batch's requests carry its id and a suffix, as SGLang's do.
-			if all || k == id || strings.HasPrefix(k, id+"_") {
+			if all || k == id || id != "" && strings.HasPrefix(k, id+"_") {
 				rs = append(rs, list...)
 			}
 		}
