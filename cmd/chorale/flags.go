@@ -202,6 +202,11 @@ func (c configFlag) BeforeResolve(k *kong.Kong, ctx *kong.Context, trace *kong.P
 		return fmt.Errorf("--config %s: unknown keys: %s", path, join(unknown))
 	}
 	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
+		for _, env := range f.Envs {
+			if _, set := os.LookupEnv(env); set {
+				return nil, nil // the environment beats the file
+			}
+		}
 		return conf.Raw()[f.Name], nil
 	}))
 	return nil

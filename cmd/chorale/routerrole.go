@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -30,16 +29,16 @@ import (
 
 // routerRole is the router in this process, with all faces.
 type routerRole struct {
-	r         *router.Router
-	grpc      *rpc.Server
-	http      *http.Server
-	follower  *catalogue.Follower
-	httpAddr  string
-	grpcAddr  string
-	httpL     net.Listener
-	grpcL     net.Listener
-	log       *zap.Logger
-	drainTime time.Duration
+	r        *router.Router
+	grpc     *rpc.Server
+	http     *http.Server
+	follower *catalogue.Follower
+	admin    *adapters.Forwarder
+	httpAddr string
+	grpcAddr string
+	httpL    net.Listener
+	grpcL    net.Listener
+	log      *zap.Logger
 }
 
 // routerParts is what the router is made of.
@@ -105,7 +104,8 @@ func (rr *routerRole) faces(p routerParts, text router.Text, m *metrics.Metrics)
 	inference.Register(rr.grpc, rr.r, text.Tokenizer)
 	// The manager's service, so that clients need one address only.
 	admin := pb.NewAdapterServiceClient(p.manager)
-	pb.RegisterAdapterServiceServer(rr.grpc, adapters.NewForwarder(admin))
+	rr.admin = adapters.NewForwarder(admin, rr.r)
+	pb.RegisterAdapterServiceServer(rr.grpc, rr.admin)
 	loop, err := rr.grpc.Loop()
 	if err != nil {
 		return err
@@ -173,20 +173,21 @@ func (rr *routerRole) tasks() []task {
 	return []task{
 		{"router", func(ctx context.Context) error { return rr.r.Run(ctx) }},
 		{"catalogue", func(ctx context.Context) error { return rr.follower.Run(ctx, rr.r) }},
-		{"grpc loop", untilStopped(rr.grpc.ServeLoop)},
+		{"grpc loop", stopWith(rr.grpc.Server, rr.grpc.ServeLoop)},
 	}
 }
 
-// serve opens the faces until they are shut.
+// serve opens the faces until they are drained, or cut at the stage's end.
 func (rr *routerRole) serve() []task {
 	return []task{
-		{"http", func(context.Context) error {
+		{"http", func(ctx context.Context) error {
+			defer context.AfterFunc(ctx, func() { rr.http.Close() })()
 			if err := rr.http.Serve(rr.httpL); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
 		}},
-		{"grpc", untilStopped(func() error { return rr.grpc.Serve(rr.grpcL) })},
+		{"grpc", stopWith(rr.grpc.Server, func() error { return rr.grpc.Serve(rr.grpcL) })},
 	}
 }
 
@@ -195,6 +196,7 @@ func (rr *routerRole) drain(ctx context.Context) {
 	if err := rr.r.Drain(ctx); err != nil {
 		rr.log.Warn("requests still running are cut", zap.Error(err))
 	}
+	rr.admin.Close()
 	if err := rr.http.Shutdown(ctx); err != nil {
 		rr.http.Close()
 	}

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"chorale/services/auth"
@@ -319,6 +320,13 @@ func (c *routerCmd) Run(ctx context.Context) error {
 // maxMessage is the largest gRPC message between roles.
 const maxMessage = 64 << 20
 
+// redial is how soon a role that went away is looked for again: gRPC's own
+// delay grows to two minutes, in which a restarted role would stand idle.
+var redial = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
+
 // dialAll prepares connections; they are made when first used.
 func dialAll(addrs []string) ([]peer, func(), error) {
 	var out []peer
@@ -329,7 +337,7 @@ func dialAll(addrs []string) ([]peer, func(), error) {
 		}
 	}
 	for _, a := range addrs {
-		cc, err := grpc.NewClient(a, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		cc, err := grpc.NewClient(a, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(redial),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
 		if err != nil {
 			hangUp()

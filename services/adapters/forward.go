@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	pb "chorale/proto/gen/chorale/v1"
+	"chorale/router"
 )
 
 // Forwarder passes AdapterService on to the adapter manager, so that clients
@@ -16,11 +17,28 @@ import (
 // decides for itself.
 type Forwarder struct {
 	pb.UnimplementedAdapterServiceServer
-	to pb.AdapterServiceClient
+	to   pb.AdapterServiceClient
+	seen Seer
+	quit context.Context // ends with Close
+	stop context.CancelFunc
 }
 
-// NewForwarder makes a forwarder to a manager.
-func NewForwarder(to pb.AdapterServiceClient) *Forwarder { return &Forwarder{to: to} }
+// Seer waits until it has seen a revision of the registry; the router does.
+type Seer interface {
+	WaitRevision(ctx context.Context, revision uint64) error
+}
+
+// NewForwarder makes a forwarder to a manager. Loads and unloads are answered
+// when seen has seen them, so that a client's next request finds them done.
+func NewForwarder(to pb.AdapterServiceClient, seen Seer) *Forwarder {
+	f := &Forwarder{to: to, seen: seen}
+	f.quit, f.stop = context.WithCancel(context.Background())
+	return f
+}
+
+// Close ends the watches with router.ErrDraining: they would keep a server
+// that drains from its end.
+func (f *Forwarder) Close() { f.stop() }
 
 // with carries the caller's key over to the outgoing call.
 func with(ctx context.Context) context.Context {
@@ -30,14 +48,22 @@ func with(ctx context.Context) context.Context {
 	return ctx
 }
 
-// LoadAdapter forwards.
+// LoadAdapter forwards and waits until the router serves what was loaded.
 func (f *Forwarder) LoadAdapter(ctx context.Context, r *pb.LoadAdapterRequest) (*pb.LoadAdapterResponse, error) {
-	return f.to.LoadAdapter(with(ctx), r)
+	resp, err := f.to.LoadAdapter(with(ctx), r)
+	if err == nil {
+		err = f.seen.WaitRevision(ctx, resp.GetRevision())
+	}
+	return resp, err
 }
 
-// UnloadAdapter forwards.
+// UnloadAdapter forwards and waits until the router refuses the name.
 func (f *Forwarder) UnloadAdapter(ctx context.Context, r *pb.UnloadAdapterRequest) (*pb.UnloadAdapterResponse, error) {
-	return f.to.UnloadAdapter(with(ctx), r)
+	resp, err := f.to.UnloadAdapter(with(ctx), r)
+	if err == nil {
+		err = f.seen.WaitRevision(ctx, resp.GetRevision())
+	}
+	return resp, err
 }
 
 // GetAdapter forwards.
@@ -65,18 +91,23 @@ func (f *Forwarder) EnsureAdapters(ctx context.Context, r *pb.EnsureAdaptersRequ
 	return f.to.EnsureAdapters(with(ctx), r)
 }
 
-// WatchAdapters forwards the stream.
+// WatchAdapters forwards the stream until its end or Close.
 func (f *Forwarder) WatchAdapters(r *pb.WatchAdaptersRequest, out grpc.ServerStreamingServer[pb.WatchAdaptersResponse]) error {
-	in, err := f.to.WatchAdapters(with(out.Context()), r)
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	defer context.AfterFunc(f.quit, cancel)()
+	in, err := f.to.WatchAdapters(with(ctx), r)
 	if err != nil {
 		return err
 	}
 	for {
 		m, err := in.Recv()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			return nil
-		}
-		if err != nil {
+		case err != nil && f.quit.Err() != nil:
+			return router.ErrDraining
+		case err != nil:
 			return err
 		}
 		if err := out.Send(m); err != nil {
