@@ -163,7 +163,7 @@ func native(root string) (string, error) {
 	}
 	known := map[string]bool{}
 	for _, d := range all {
-		known[d.Name] = true
+		known[d.Name] = d.Kind != "message" || len(d.Items) > 0 // those without fields have no section
 	}
 	var b strings.Builder
 	b.WriteString(notice + nativeIntro)
