@@ -270,9 +270,11 @@ func (r *Router) snapshot() {
 			running[d] = struct{}{}
 		}
 	}
-	for k, f := range r.queue.flows {
-		if k.digest != "" && len(f.waiting) > 0 {
-			waiting[k.digest] = struct{}{}
+	if r.queue.len > 0 { // or the memory of idle flows would cost at every step
+		for k, f := range r.queue.flows {
+			if k.digest != "" && len(f.waiting) > 0 {
+				waiting[k.digest] = struct{}{}
+			}
 		}
 	}
 	st.RunningAdapters, st.WaitingAdapters = slices.Sorted(maps.Keys(running)), slices.Sorted(maps.Keys(waiting))
