@@ -35,6 +35,7 @@ typedef struct {
 	long ldy;
 	int cols;        // valid columns of the panel
 	const float *bias; // of the panel, added at the end; or NULL
+	const char *const *ask, *const *last; // lines to fetch, one a step; or NULL
 } block;
 
 // step adds one step's products. ST_BF16 adds the even input, then the odd one:
@@ -115,7 +116,7 @@ AI void store(const int MR, const int NV, vf acc[][2], const block *b, int from)
 }
 
 // run computes NV vectors of a block from column from.
-AI void run(const int MR, const int NV, const int ST, const block *b, int from, int fetch) {
+AI void run(const int MR, const int NV, const int ST, const block *b, int from, const int fetch, const int asks) {
 	vf acc[MR_MAX][2];
 #pragma GCC unroll 2
 	for (int v = 0; v < NV; v++)
@@ -130,12 +131,17 @@ AI void run(const int MR, const int NV, const int ST, const block *b, int from, 
 		}
 	}
 	const char *x = b->x, *w = b->w + 4 * from, *next = b->next;
+	const char *const *ask = b->ask, *const *last = b->last;
 	const long ldx = b->ldx, stride = b->stride, inputs = ST == ST_BF16 ? 8 : 4;
 	for (const char *end = w + b->steps * STEP; w < end; w += STEP) {
 		if (fetch) {
 			_mm_prefetch(next, _MM_HINT_T0);
 			_mm_prefetch(next + 64, _MM_HINT_T0);
 			next += stride;
+		}
+		if (asks) {
+			_mm_prefetch(*ask, _MM_HINT_T0);
+			ask += ask < last;
 		}
 		step(MR, NV, ST, acc, x, ldx, w);
 		x += inputs;

@@ -1,13 +1,15 @@
 // Linear of one storage type ST; names are made by SETNAME.
 
-#define ONE(MR)                                                                \
-	NOINLINE void SETNAME(block_##MR)(const block *b) {                        \
-		if (MR <= MR_WIDE) {                                                   \
-			run(MR, 2, ST, b, 0, 1);                                           \
-		} else {                                                               \
-			run(MR, 1, ST, b, 0, 1);                                           \
-			if (b->cols > 16) run(MR, 1, ST, b, 16, 0);                        \
-		}                                                                      \
+#define ONE(MR)                                              \
+	NOINLINE void SETNAME(block_##MR)(const block *b) {      \
+		if (MR > MR_WIDE) {                                  \
+			run(MR, 1, ST, b, 0, 1, 0);                      \
+			if (b->cols > 16) run(MR, 1, ST, b, 16, 0, 0);   \
+		} else if (b->ask) {                                 \
+			run(MR, 2, ST, b, 0, 1, 1);                      \
+		} else {                                             \
+			run(MR, 2, ST, b, 0, 1, 0);                      \
+		}                                                    \
 	}
 ONE(1) ONE(2) ONE(3) ONE(4) ONE(5)
 #if MR_MAX > 5
@@ -21,13 +23,33 @@ static void (*const SETNAME(blocks)[])(const block *) = {
 #endif
 };
 
+// list collects the lines of B that the terms need for rows [r0, r1) and a
+// panel, and returns their number. They are fetched while the panel is
+// multiplied, one a step: the pieces are too short for the processor to see
+// streams, and it drops prefetches that come all at once.
+static long SETNAME(list)(const ck_linear *a, long r0, long r1, long panel, const char **lines, long room) {
+	long n = 0;
+	for (const ck_term *t = a->terms; t < a->terms + a->nterms; t++) {
+		long c0 = most(panel * PANEL, t->offset) - t->offset, c1 = least((panel + 1) * PANEL, t->offset + t->out) - t->offset;
+		if (t->start >= r1 || t->end <= r0 || c0 >= c1) continue;
+		long size = depth_steps(ST, t->rank) * STEP;
+		const char *from = (const char *)t->b + c0 / PANEL * size, *to = (const char *)t->b + up(c1, PANEL) * size;
+		for (; from < to && n < room; from += 64) lines[n++] = from;
+	}
+	return n;
+}
+
+#define LINES 512 // of B fetched during one panel
+
 // multiply writes rows [r0, r1) of panels [p0, p1).
 static void SETNAME(multiply)(const plan *p, long r0, long r1, long p0, long p1) {
 	const ck_linear *a = p->a;
+	const char *lines[LINES];
 	long n = r1 - r0, blocks = up(n, MR_MAX);
 	long depth = blocks > 1 ? DEPTH : a->k;
 	for (long panel = p0; panel < p1; panel++) {
 		const char *w = (const char *)a->w + panel * p->panel;
+		long asked = SETNAME(list)(a, r0, r1, panel, lines, LINES);
 		for (long k = 0; k < a->k; k += depth) {
 			long end = least(k + depth, a->k);
 			block b = {
@@ -44,6 +66,9 @@ static void SETNAME(multiply)(const plan *p, long r0, long r1, long p0, long p1)
 				b.next = blocks == 1 ? b.w + AHEAD : b.w + bytes + i * bytes / blocks;
 				b.x = p->x + row * p->ldx + k * (ST == ST_DOT ? 2 : 4);
 				b.y = a->y + row * a->n + panel * PANEL;
+				b.ask = asked ? lines : 0;
+				b.last = lines + asked - 1;
+				asked = 0;
 				SETNAME(blocks)[rows](&b);
 			}
 		}
@@ -102,25 +127,14 @@ NOINLINE void SETNAME(expand)(const ck_term *t, const float *s, float *y, long l
 		for (long c = c0; c < c1; c++) y[r * ldy + c] += t->bias[c - t->offset];
 }
 
-// fetch asks for the part of B that a unit will need, before it multiplies:
-// the pieces are too short for the processor to see a stream.
-static void SETNAME(fetch)(const ck_term *t, long c0, long c1) {
-	long size = depth_steps(ST, t->rank) * STEP;
-	const char *from = (const char *)t->b + (c0 - t->offset) / PANEL * size;
-	const char *to = (const char *)t->b + up(c1 - t->offset, PANEL) * size;
-	for (; from < to; from += 64) _mm_prefetch(from, _MM_HINT_T0);
-}
-
-// add_terms adds the terms' shares of a finished piece of y, or only asks for
-// their weights.
-AI void SETNAME(add_terms)(const plan *p, long r0, long r1, long c0, long c1, const int ask) {
+// add_terms adds the terms' shares of a finished piece of y.
+static void SETNAME(add_terms)(const plan *p, long r0, long r1, long c0, long c1) {
 	const ck_linear *a = p->a;
 	for (const ck_term *t = a->terms; t < a->terms + a->nterms; t++) {
 		long tr0 = most(r0, t->start), tr1 = least(r1, t->end);
 		long tc0 = most(c0, t->offset), tc1 = least(c1, t->offset + t->out);
 		if (tr0 >= tr1 || tc0 >= tc1) continue;
-		if (ask) SETNAME(fetch)(t, tc0, tc1);
-		else SETNAME(expand)(t, t->s + (tr0 - t->start) * t->rank, a->y, a->n, tr0, tr1, tc0, tc1);
+		SETNAME(expand)(t, t->s + (tr0 - t->start) * t->rank, a->y, a->n, tr0, tr1, tc0, tc1);
 	}
 }
 
@@ -138,11 +152,10 @@ static void SETNAME(panel_unit)(plan *p, long unit) {
 	long p0 = unit / p->chunks * p->group, p1 = least(p0 + p->group, up(a->n, PANEL));
 	long r0 = unit % p->chunks * p->rows, r1 = least(r0 + p->rows, a->m);
 	long c0 = p0 * PANEL, c1 = least(p1 * PANEL, a->n);
-	SETNAME(add_terms)(p, r0, r1, c0, c1, 1);
 	SETNAME(multiply)(p, r0, r1, p0, p1);
 	// All shrink units were taken before any other, so some thread is at them.
 	for (unsigned n = 1; p->left; n++) ck_pause(n);
-	SETNAME(add_terms)(p, r0, r1, c0, c1, 0);
+	SETNAME(add_terms)(p, r0, r1, c0, c1);
 }
 
 // slot is one thread's share of a Linear.
