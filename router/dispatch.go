@@ -24,6 +24,7 @@ func (r *Router) dispatch() {
 		return
 	}
 	now := time.Now()
+	r.giveUp(now)
 	batches := map[*link][]*choice{}
 	cat := r.Catalogue()
 	sent := map[*link]map[string]bool{} // adapters promised in this round
@@ -57,6 +58,32 @@ func (r *Router) dispatch() {
 		l.send(cs)
 	}
 	r.queue.trim()
+}
+
+// orphanWait is how long sequences wait for a group that is away to come back.
+const orphanWait = 30 * time.Second
+
+// giveUp fails sequences for which no group has been in reach for too long:
+// their clients can try elsewhere.
+func (r *Router) giveUp(now time.Time) {
+	cat := r.Catalogue()
+	for _, f := range r.queue.flows {
+		if len(f.waiting) == 0 || slices.ContainsFunc(r.links, func(l *link) bool { return l.connected && r.carries(l, f.waiting[0], cat) }) {
+			f.orphaned = time.Time{}
+			continue
+		}
+		if f.orphaned.IsZero() {
+			f.orphaned = now
+		}
+		if now.Sub(f.orphaned) < orphanWait {
+			continue
+		}
+		for _, c := range slices.Clone(f.waiting) {
+			r.queue.remove(c)
+			c.fail(fmt.Errorf("%w, for %v now", ErrUnavailable, orphanWait))
+			r.ended(c)
+		}
+	}
 }
 
 // place chooses the group for a sequence: one that has its adapter in the

@@ -1,5 +1,7 @@
 package router
 
+import "time"
+
 // flow is the waiting work of one (tenant, adapter).
 type flow struct {
 	key     flowKey
@@ -8,6 +10,8 @@ type flow struct {
 	// lifted to the least active counter when it comes back from idleness
 	// (VTC, Sheng et al. 2023, arXiv:2401.00588).
 	served float64
+	// orphaned is since when no group in reach could take its sequences.
+	orphaned time.Time
 }
 
 type flowKey struct{ tenant, digest string }
