@@ -42,6 +42,7 @@ func (q *fairQueue) flow(k flowKey) *flow {
 func (q *fairQueue) push(c *choice, front bool) {
 	f := q.flow(c.flow)
 	if len(f.waiting) == 0 {
+		f.orphaned = time.Time{} // of those who waited before
 		f.served = max(f.served, q.least())
 	}
 	if front {
