@@ -18,8 +18,8 @@ var commands = []string{
 const cliIntro = `# Command line
 
 One binary holds all roles and tools. Every flag may also stand in the environment as ` + "`CHORALE_<FLAG>`" + ` (` + "`--max-lora-rank`" + `:
-` + "`CHORALE_MAX_LORA_RANK`" + `) and in a YAML file given by ` + "`--config`" + `, whose keys are flag names; a flag beats both.
-` + "`--flag VALUE`" + ` and ` + "`--flag=VALUE`" + ` are the same; a flag that takes several values takes them as SGLang
+` + "`CHORALE_MAX_LORA_RANK`" + `) and in a YAML file given by ` + "`--config`" + `, whose keys are flag names; a flag beats the
+environment, which beats the file. ` + "`--flag VALUE`" + ` and ` + "`--flag=VALUE`" + ` are the same; a flag that takes several values takes them as SGLang
 does (` + "`--lora-paths a=x b=y`" + `) or repeated. SGLang's server flags that mean nothing here are accepted and named in one line on
 stderr ([moving from SGLang](api.md#sglang)).
 
