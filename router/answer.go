@@ -153,6 +153,9 @@ func (c *choice) usage() Usage {
 func (c *choice) take(o *SequenceOutput) (finished, early bool) {
 	ev := Event{Choice: c.index, IDs: o.IDs, Logprobs: o.Logprobs, PromptLogprobs: o.PromptLogprobs}
 	c.generated = append(c.generated, o.IDs...)
+	if len(o.IDs) > 0 {
+		c.retries = 0 // it gets on: only losses without a token between count
+	}
 	if !c.started {
 		c.started, c.cached = true, o.CachedTokens
 	}

@@ -55,7 +55,7 @@ func (s *Server) DescribeWorker(context.Context, *pb.DescribeWorkerRequest) (*pb
 	o, spec := s.e.Options(), &s.e.Model().Spec
 	out := &pb.DescribeWorkerResponse{
 		Incarnation: s.d.Incarnation, Version: s.d.Version, Device: s.d.Device, ModelDigest: s.d.Fingerprint,
-		ModelType: s.d.ModelType, Architectures: s.d.Architectures, ContextLength: int32(o.Context),
+		ModelType: s.d.ModelType, Architectures: s.d.Architectures, ContextLength: int32(s.e.Capacity()),
 		VocabSize: int32(spec.Vocab), Parameters: spec.Parameters(), Dtype: s.d.DType, EosTokenIds: o.EOS,
 		MaxLorasPerBatch: int32(o.MaxAdapters), MaxResidentLoras: int32(o.MaxResident), MaxLoraRank: int32(s.d.MaxLoRARank),
 		MaxRunning: int32(o.MaxRunning), KvPages: int32(o.Pages), PageSize: pageSize, LoraEnabled: s.d.LoRAEnabled,

@@ -94,6 +94,9 @@ func New(b tensor.Backend, m *decoder.Model, o Options, log *zap.Logger) (*Engin
 	return e, nil
 }
 
+// Capacity is the most tokens, prompt and answer, that one sequence can have.
+func (e *Engine) Capacity() int { return min(e.opts.Context, e.opts.Pages*kv.PageSize) }
+
 // Options gives the bounds in force.
 func (e *Engine) Options() Options { return e.opts }
 
@@ -206,7 +209,7 @@ func (e *Engine) accept(c *Conn, r *Request) {
 			return
 		}
 	}
-	q.maxTokens = min(r.MaxTokens, e.capacity()-q.prompt)
+	q.maxTokens = min(r.MaxTokens, e.Capacity()-q.prompt)
 	q.counts = sample.NewCounts(&r.Params, r.Tokens[:q.prompt])
 	for _, id := range r.Tokens[q.prompt:] {
 		q.counts.Add(id)
@@ -230,9 +233,6 @@ func (e *Engine) accept(c *Conn, r *Request) {
 	e.bySeq[&q.Seq] = q
 }
 
-// capacity is the most tokens that one sequence can have.
-func (e *Engine) capacity() int { return min(e.opts.Context, e.opts.Pages*kv.PageSize) }
-
 // admissible checks what the router should have checked.
 func (e *Engine) admissible(q *sequence) error {
 	if _, dup := q.conn.seqs[q.req.ID]; dup {
@@ -241,8 +241,8 @@ func (e *Engine) admissible(q *sequence) error {
 	if q.prompt < 1 || q.generated < 0 {
 		return fmt.Errorf("%w: %d tokens, %d of them generated", ErrRequest, len(q.Tokens), q.generated)
 	}
-	if len(q.Tokens) >= e.capacity() && (q.req.MaxTokens > q.generated || len(q.Tokens) > e.capacity()) {
-		return fmt.Errorf("%w: %d tokens, %d fit", ErrTooLong, len(q.Tokens), e.capacity())
+	if len(q.Tokens) >= e.Capacity() && (q.req.MaxTokens > q.generated || len(q.Tokens) > e.Capacity()) {
+		return fmt.Errorf("%w: %d tokens, %d fit", ErrTooLong, len(q.Tokens), e.Capacity())
 	}
 	for i, id := range q.Tokens {
 		if id < 0 || int(id) >= e.model.Spec.Vocab {
