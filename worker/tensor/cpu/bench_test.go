@@ -256,7 +256,7 @@ var stepCases = []stepCase{
 }
 
 // BenchmarkStep runs steps of SmolLM2-135M's shape, decoding at context 128 and
-// prompts of 512, and logs a table: times, tokens a second, the median ratio to
+// prompts of 512, and prints a table: times, tokens a second, the median ratio to
 // the base case, and shares of limits measured in the same run. The cases take
 // turns, so that other load on the machine hits all of them.
 //
@@ -292,7 +292,8 @@ func benchSteps(b *testing.B, kernel string) {
 			times[i] = append(times[i], best)
 		}
 	}
-	b.Logf("limits: read %.1f GB/s, dot %.0f, fma %.0f GFLOP/s", limits.Read/1e9, limits.Dot/1e9, limits.FMA/1e9)
+	// Not b.Log, of which testing prints ten lines.
+	fmt.Printf("\nlimits: read %.1f GB/s, dot %.0f, fma %.0f GFLOP/s\n", limits.Read/1e9, limits.Dot/1e9, limits.FMA/1e9)
 	for i, c := range stepCases {
 		var ratios []float64
 		for r := range times[i] {
@@ -301,8 +302,8 @@ func benchSteps(b *testing.B, kernel string) {
 		best, median := slices.Min(times[i]), middle(times[i])
 		tokens := float64(c.seqs * c.rows)
 		flops := tokens*float64(smolBytes-2*smolVocab*smolHidden) + float64(c.seqs*2*smolVocab*smolHidden)
-		b.Logf("%2d x %3d rows, %d adapters: best %7.2f ms (%5.0f tok/s, %2.0f%% of read, %2.0f%% of peak), median %7.2f ms, %.2f x case %d",
-			c.seqs, c.rows, c.adapters, best*1e3, tokens/best, 100*smolBytes/best/limits.Read, 100*flops/best/limits.Peak(),
+		fmt.Printf("case %2d: %2d x %3d rows, %d adapters: best %7.2f ms (%5.0f tok/s, %2.0f%% of read, %2.0f%% of peak), median %7.2f ms, %.2f x case %d\n",
+			i, c.seqs, c.rows, c.adapters, best*1e3, tokens/best, 100*smolBytes/best/limits.Read, 100*flops/best/limits.Peak(),
 			median*1e3, middle(ratios), c.base)
 	}
 }
