@@ -152,12 +152,21 @@ func (m *Manager) stage(ctx context.Context, a *source.Artifact, c *peft.Config)
 	return d, err
 }
 
+// weightsError is an error of the weights file under the name that its owner
+// knows: a temporary path tells a client nothing, and is none of its business.
+type weightsError struct {
+	err  error
+	text string
+}
+
+func (e *weightsError) Error() string { return e.text }
+func (e *weightsError) Unwrap() error { return e.err }
+
 // check binds the draft to the base model's modules.
 func (m *Manager) check(d *draft, base WorkerInfo) error {
 	f, err := safetensors.Open(d.weights.Path())
 	if err != nil {
-		// The temporary path tells a client nothing.
-		return classify(fmt.Errorf("%s: %w", source.WeightsFile, err))
+		return classify(&weightsError{err, strings.ReplaceAll(err.Error(), d.weights.Path(), source.WeightsFile)})
 	}
 	defer f.Close()
 	a, err := peft.Bind(d.parsed, f, base.Modules, m.limits(base))

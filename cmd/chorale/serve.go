@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"chorale/services/auth"
 )
@@ -246,7 +247,7 @@ func (c *adaptermgrCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
 	defer l.Close()
-	peers, hangUp, err := dialAll(c.Worker)
+	peers, hangUp, err := dialAll(c.Worker, "")
 	if err != nil {
 		return err
 	}
@@ -276,8 +277,8 @@ type routerCmd struct {
 	modelFlags
 	textFlags
 	loraFlags
-	registryFlags  `kong:"-"`
-	MaxLoadedLoras int `group:"lora" placeholder:"N" help:"The adapter manager's limit, to refuse requests that name more at once."`
+	LoraReloadUnloaded bool `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
+	MaxLoadedLoras     int  `group:"lora" placeholder:"N" help:"The adapter manager's limit, to refuse requests that name more at once."`
 	faceFlags
 	Worker     []string `required:"" sep:"none" placeholder:"HOST:PORT" help:"Worker groups."`
 	Adaptermgr string   `required:"" placeholder:"HOST:PORT" help:"The adapter manager."`
@@ -296,14 +297,19 @@ func (c *routerCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer ckpt.Close()
-	peers, hangUp, err := dialAll(append([]string{c.Adaptermgr}, c.Worker...))
+	peers, hangUp, err := dialAll(c.Worker, "")
 	if err != nil {
 		return err
 	}
 	defer hangUp()
+	manager, hangUpManager, err := dialAll([]string{c.Adaptermgr}, c.AdminAPIKey)
+	if err != nil {
+		return err
+	}
+	defer hangUpManager()
 	rr, err := newRouter(routerParts{
 		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, face: c.faceFlags,
-		registry: registryFlags{MaxLoadedLoras: c.MaxLoadedLoras}, peers: peers[1:], manager: peers[0].cc, args: serverArgs(c), log: log,
+		registry: registryFlags{MaxLoadedLoras: c.MaxLoadedLoras, LoraReloadUnloaded: c.LoraReloadUnloaded}, peers: peers, manager: manager[0].cc, args: serverArgs(c), log: log,
 	})
 	if err != nil {
 		return err
@@ -327,8 +333,24 @@ var redial = grpc.ConnectParams{
 	MinConnectTimeout: 5 * time.Second,
 }
 
-// dialAll prepares connections; they are made when first used.
-func dialAll(addrs []string) ([]peer, func(), error) {
+// ownKey is the key of calls that a role makes for itself; calls that it
+// passes on for a client carry the client's.
+type ownKey string
+
+// GetRequestMetadata adds the key where there is none.
+func (k ownKey) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	if md, _ := metadata.FromOutgoingContext(ctx); k == "" || len(md.Get("authorization")) > 0 {
+		return nil, nil
+	}
+	return map[string]string{"authorization": "Bearer " + string(k)}, nil
+}
+
+// RequireTransportSecurity is false: between roles there is a private network.
+func (ownKey) RequireTransportSecurity() bool { return false }
+
+// dialAll prepares connections; they are made when first used. key is the
+// admin key of those who ask for one.
+func dialAll(addrs []string, key string) ([]peer, func(), error) {
 	var out []peer
 	var ccs []*grpc.ClientConn
 	hangUp := func() {
@@ -338,6 +360,7 @@ func dialAll(addrs []string) ([]peer, func(), error) {
 	}
 	for _, a := range addrs {
 		cc, err := grpc.NewClient(a, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(redial),
+			grpc.WithPerRPCCredentials(ownKey(key)),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
 		if err != nil {
 			hangUp()

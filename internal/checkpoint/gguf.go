@@ -29,6 +29,11 @@ var permuted = []string{"llama"}
 // modelTypes maps GGUF architectures to Hugging Face's model types.
 var modelTypes = map[string]string{"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "mistral": "mistral"}
 
+// architectures are Hugging Face's class names for them.
+var architectures = map[string]string{
+	"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+}
+
 // ggufNames maps the tensors outside the blocks, ggufBlock those inside.
 var (
 	ggufNames = map[string]string{
@@ -125,7 +130,7 @@ func (g *ggufFile) config() ([]byte, error) {
 	_, untied := g.f.Tensor("output.weight")
 	eps, _ := g.f.Float64(g.key("attention.layer_norm_rms_epsilon"))
 	c := map[string]any{
-		"model_type": modelTypes[g.arch], "architectures": []string{},
+		"model_type": modelTypes[g.arch], "architectures": []string{architectures[g.arch]},
 		"vocab_size": embed.Shape[0], "hidden_size": g.int("embedding_length", 0),
 		"intermediate_size": g.int("feed_forward_length", 0), "num_hidden_layers": g.int("block_count", 0),
 		"num_attention_heads": g.heads, "num_key_value_heads": g.kv, "head_dim": g.dim,
