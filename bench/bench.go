@@ -98,7 +98,7 @@ func Measure(ctx context.Context, c Config) (*Result, error) {
 	res.Seconds = time.Since(start).Seconds()
 	res.Cells = m.summary()
 	res.Ratios = ratios(&c, res.Cells)
-	return res, m.failed(res.Cells)
+	return res, failed(res)
 }
 
 // measurement is a Measure that runs.
@@ -287,15 +287,19 @@ func perAdapter(runs [][]Sample, slo SLO) []AdapterMetrics {
 }
 
 // failed is an error when not one request succeeded.
-func (m *measurement) failed(cells []Cell) error {
-	var first string
-	for _, c := range cells {
+func failed(res *Result) error {
+	why := ""
+	if res.Stopped != "" {
+		why = ": ended early by " + res.Stopped
+	}
+	for i := range res.Cells {
+		c := &res.Cells[i]
 		if c.Pooled.E2E.N > 0 {
 			return nil
 		}
-		if first == "" && len(c.Errors) > 0 {
-			first = fmt.Sprintf(": %s %s: %s", c.Target, c.Mode, c.Errors[0])
+		if len(c.Errors) > 0 && res.Stopped == "" && why == "" {
+			why = fmt.Sprintf(": %s %s: %s", c.Target, c.Mode, c.Errors[0])
 		}
 	}
-	return fmt.Errorf("%w%s", ErrAllFailed, first)
+	return fmt.Errorf("%w%s", ErrAllFailed, why)
 }
