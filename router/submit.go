@@ -109,6 +109,9 @@ func (r *Router) resolve(ctx context.Context, reqs []*Request) ([]*AdapterEntry,
 			continue
 		}
 		e, err := cat.lookup(q.Adapter)
+		if errors.Is(err, ErrAdapterNotReady) && !r.Ready() {
+			return nil, ErrUnavailable // the adapter is nowhere because no group is
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -3,11 +3,14 @@ package adapters
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"chorale/adaptermgr"
 	pb "chorale/proto/gen/chorale/v1"
 	"chorale/router"
 )
@@ -40,6 +43,20 @@ func NewForwarder(to pb.AdapterServiceClient, seen Seer) *Forwarder {
 // that drains from its end.
 func (f *Forwarder) Close() { f.stop() }
 
+// seenWithin bounds the wait for the router, which hears of a change at once
+// unless the manager went away right after it.
+const seenWithin = 10 * time.Second
+
+func (f *Forwarder) wait(ctx context.Context, revision uint64) error {
+	wctx, cancel := context.WithTimeout(ctx, seenWithin)
+	defer cancel()
+	err := f.seen.WaitRevision(wctx, revision)
+	if err != nil && ctx.Err() == nil {
+		return Status(fmt.Errorf("the change is made, but the router has not heard of it: %w", adaptermgr.ErrUnavailable)).Err()
+	}
+	return err
+}
+
 // with carries the caller's key over to the outgoing call.
 func with(ctx context.Context) context.Context {
 	if key := metadata.ValueFromIncomingContext(ctx, "authorization"); len(key) > 0 {
@@ -52,7 +69,7 @@ func with(ctx context.Context) context.Context {
 func (f *Forwarder) LoadAdapter(ctx context.Context, r *pb.LoadAdapterRequest) (*pb.LoadAdapterResponse, error) {
 	resp, err := f.to.LoadAdapter(with(ctx), r)
 	if err == nil {
-		err = f.seen.WaitRevision(ctx, resp.GetRevision())
+		err = f.wait(ctx, resp.GetRevision())
 	}
 	return resp, err
 }
@@ -61,7 +78,7 @@ func (f *Forwarder) LoadAdapter(ctx context.Context, r *pb.LoadAdapterRequest) (
 func (f *Forwarder) UnloadAdapter(ctx context.Context, r *pb.UnloadAdapterRequest) (*pb.UnloadAdapterResponse, error) {
 	resp, err := f.to.UnloadAdapter(with(ctx), r)
 	if err == nil {
-		err = f.seen.WaitRevision(ctx, resp.GetRevision())
+		err = f.wait(ctx, resp.GetRevision())
 	}
 	return resp, err
 }
