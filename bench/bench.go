@@ -91,8 +91,10 @@ func Measure(ctx context.Context, c Config) (*Result, error) {
 	if err := m.rounds(ctx); err != nil {
 		return nil, err
 	}
-	if ctx.Err() != nil {
-		res.Stopped = context.Cause(ctx).Error()
+	if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
+		res.Stopped = "an interrupt"
+	} else if cause != nil {
+		res.Stopped = cause.Error()
 	}
 	res.Machine.LoadAtEnd = loadAverage()
 	res.Seconds = time.Since(start).Seconds()

@@ -20,6 +20,9 @@ type target struct {
 	api      api
 }
 
+// probeLimit is how long a server may take to say what it is.
+const probeLimit = 30 * time.Second
+
 func openTarget(ctx context.Context, spec TargetSpec, c *Config) (*target, error) {
 	cl, err := client.New(client.Options{Server: spec.URL, APIKey: spec.Key, MaxConns: max(64, c.Clients)})
 	if err != nil {
@@ -29,6 +32,8 @@ func openTarget(ctx context.Context, spec TargetSpec, c *Config) (*target, error
 	if t.api, err = newAPI(spec.API, cl); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, probeLimit, fmt.Errorf("no answer within %v", probeLimit))
+	defer cancel()
 	if t.info, err = t.api.probe(ctx); err != nil {
 		cl.CloseIdleConnections()
 		return nil, fmt.Errorf("target %s: %w", spec.Name, err)
