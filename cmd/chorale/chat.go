@@ -120,8 +120,8 @@ func newTalk(cl *client.Client, voice string, c *chatCmd) *talk {
 }
 
 // say asks and streams the answer to out. An answer that the context ended
-// stays in the conversation as far as it came; one that failed takes its
-// question back.
+// stays in the conversation as far as it came; one that failed, or had not
+// begun, takes its question back.
 func (t *talk) say(ctx context.Context, text string, out io.Writer) error {
 	before := len(t.history)
 	if before == 0 {
@@ -143,7 +143,7 @@ func (t *talk) say(ctx context.Context, text string, out io.Writer) error {
 	if s := answer.String(); s != "" && !strings.HasSuffix(s, "\n") {
 		_, _ = io.WriteString(out, "\n") // a failed write has ended the answer already
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && (ctx.Err() == nil || answer.Len() == 0) {
 		t.history = t.history[:before]
 		return err
 	}

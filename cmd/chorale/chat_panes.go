@@ -58,6 +58,7 @@ const (
 	paneGap = 2
 	paneBar = "▌ "
 	barCols = 2
+	nameMin = 6 // of a name must be seen beside the status
 )
 
 // palette are the panes' colours: cyan, yellow, green, magenta, blue, red.
@@ -127,12 +128,14 @@ func share(total int, needs []int) int {
 // block draws one pane: its head and its text.
 func (p painter) block(v *pane, colour, width int) []line {
 	inner := width - barCols
-	status := clip(v.status(), inner)
-	name := clip(printable(v.name), max(1, inner-uniseg.StringWidth(status)-1))
-	space := max(0, inner-uniseg.StringWidth(name)-uniseg.StringWidth(status))
-	if name == "" || space == 0 { // too narrow for both
-		status, space = "", 0
+	status, name := v.status(), printable(v.name)
+	if room := inner - uniseg.StringWidth(status) - 1; room < min(nameMin, uniseg.StringWidth(name)) {
+		status = "" // the name matters more
+		name = clip(name, inner)
+	} else {
+		name = clip(name, room)
 	}
+	space := max(0, inner-uniseg.StringWidth(name)-uniseg.StringWidth(status))
 	bar := p.paint(colour, paneBar)
 	code := 2 // dim
 	if v.err != nil {
@@ -234,9 +237,10 @@ func wrapLine(s string, width int) []string {
 			w, brk = 0, -1
 			continue
 		}
-		if w+cw > width && w > 0 {
+		for w+cw > width && w > 0 {
 			full, rest := cur.String(), ""
-			if brk > 0 {
+			// Not behind the blanks that a line begins with.
+			if brk > 0 && strings.TrimSpace(full[:brk]) != "" {
 				full, rest = strings.TrimRight(full[:brk], " "), full[brk:]
 				w -= brkWidth
 			} else {
