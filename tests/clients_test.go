@@ -18,11 +18,11 @@ import (
 func clientSite(t *testing.T) *site {
 	t.Helper()
 	s := startServe(t, limits{})
-	for i, n := range []string{"json", "sql", "date", "label"} {
+	for i, n := range []string{"json", "sql", "pirate", "date", "label"} {
 		a := voices[names[i]]
 		a.Write(t, filepath.Join(s.root, "examples", "adapters", n))
 	}
-	for _, n := range []string{"json", "sql"} {
+	for _, n := range []string{"json", "pirate", "sql"} {
 		s.ask("/load_lora_adapter", object{"lora_name": n, "lora_path": "examples/adapters/" + n}, &object{})
 	}
 	return s
@@ -83,11 +83,11 @@ func TestClients(t *testing.T) {
 	})
 	t.Run("openai", func(t *testing.T) {
 		out := shell(t, nil, py, "examples/clients/openai_client.py", s.http+"/v1", "json")
-		show(t, out, "models: "+served+", json, sql", "json: ", "(16 tokens)", "completion: ", "unknown: ", "nobody")
+		show(t, out, "models: "+served+", json, pirate, sql", "json: ", "(16 tokens)", "completion: ", "unknown: ", "nobody")
 	})
 	t.Run("sglang", func(t *testing.T) {
 		out := shell(t, nil, py, "examples/clients/sglang_requests.py", s.http, "json", "late="+filepath.Join(s.root, "duo"))
-		show(t, out, "'type': 'length'", "stream: ", "('The', None)", "loaded: ['json', 'late', 'sql']", "left: ['json', 'sql']")
+		show(t, out, "'type': 'length'", "stream: ", "('The', None)", "loaded: ['json', 'late', 'pirate', 'sql']", "left: ['json', 'pirate', 'sql']")
 	})
 	t.Run("grpcurl", func(t *testing.T) {
 		out := shell(t, []string{"GRPCURL=" + gc}, "examples/clients/grpcurl.sh", s.grpc, "json")
