@@ -25,7 +25,8 @@
 // tokens that come in one chunk have gaps of 0. Percentiles interpolate linearly
 // between closest ranks. Throughput is all generated tokens over the time from
 // the start to the last token, prompt processing included. A request that failed
-// or was cut off counts against SLO attainment and is in no percentile.
+// or was cut off counts against SLO attainment and is in no percentile. Each
+// request has a connection of its own, which TTFT includes.
 //
 // Rounds alternate between targets and modes and turn their order around each
 // time, so that drift of the machine hits all alike; ratios are taken round by

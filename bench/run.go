@@ -24,7 +24,7 @@ type target struct {
 const probeLimit = 30 * time.Second
 
 func openTarget(ctx context.Context, spec TargetSpec, c *Config) (*target, error) {
-	cl, err := client.New(client.Options{Server: spec.URL, APIKey: spec.Key, MaxConns: max(64, c.Clients)})
+	cl, err := client.New(client.Options{Server: spec.URL, APIKey: spec.Key, OneShot: true})
 	if err != nil {
 		return nil, fmt.Errorf("target %s: %w", spec.Name, err)
 	}

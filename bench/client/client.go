@@ -26,9 +26,10 @@ type Options struct {
 	// ConnectTimeout bounds the dial, default 5 s. What follows is bounded by the
 	// caller's context alone: a long answer is no fault.
 	ConnectTimeout time.Duration
-	// MaxConns bounds the idle connections kept, default 16. A load generator
-	// sets it to its clients.
-	MaxConns int
+	// OneShot takes a new connection for each request. A request on a kept
+	// connection fails if the server gives that up at the same moment (llama.cpp's
+	// does after 5 s), and none is ever sent twice.
+	OneShot bool
 }
 
 // Client speaks to one server. It is safe for concurrent use.
@@ -59,12 +60,10 @@ func New(o Options) (*Client, error) {
 	if o.ConnectTimeout <= 0 {
 		o.ConnectTimeout = 5 * time.Second
 	}
-	if o.MaxConns <= 0 {
-		o.MaxConns = 16
-	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: o.ConnectTimeout}).DialContext
-	t.MaxIdleConns, t.MaxIdleConnsPerHost = o.MaxConns, o.MaxConns
+	t.MaxIdleConnsPerHost = 16
+	t.DisableKeepAlives = o.OneShot
 	// Compressed streams would come in lumps.
 	t.DisableCompression = true
 	return &Client{base: u, o: o, http: &http.Client{Transport: t}}, nil
