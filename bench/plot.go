@@ -79,7 +79,7 @@ func (r *Result) plan() *page {
 	p.ttft = chart.Chart{Title: "Time to first token", XLabel: "seconds", YLabel: "share of requests", Percent: true, MaxY: 1}
 	p.tpot = chart.Chart{Title: "Time per output token", XLabel: "milliseconds", YLabel: "share of requests", Percent: true, MaxY: 1}
 	p.flow = chart.Chart{Title: "Output, last round", XLabel: "seconds", YLabel: "tokens/s"}
-	longest, colours := 0.0, map[string]color.RGBA{}
+	longest, colours := 0.0, map[string]color.RGBA{"": chart.Soft}
 	for i := range r.Cells {
 		for j := range r.Cells[i].last {
 			longest = max(longest, r.Cells[i].last[j].Done)
@@ -201,11 +201,10 @@ func (c *Cell) timeline(longest float64, colours map[string]color.RGBA) timeline
 		order[i] = &c.last[i]
 	}
 	slices.SortStableFunc(order, func(a, b *Sample) int {
-		switch {
-		case a.Due < b.Due:
-			return -1
-		case a.Due > b.Due:
-			return 1
+		// Clients that started together differ by less than a bucket.
+		const perSecond = 100
+		if d := int(a.Due*perSecond) - int(b.Due*perSecond); d != 0 {
+			return d
 		}
 		return a.Client - b.Client
 	})
@@ -218,7 +217,7 @@ func (c *Cell) timeline(longest float64, colours map[string]color.RGBA) timeline
 	for i, s := range order {
 		full, ok := colours[s.Adapter]
 		if !ok {
-			full = chart.Palette[len(colours)%len(chart.Palette)]
+			full = chart.Palette[(len(colours)-1)%len(chart.Palette)]
 			colours[s.Adapter] = full
 		}
 		if !named[s.Adapter] {
