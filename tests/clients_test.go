@@ -34,7 +34,7 @@ func shell(t *testing.T, env []string, name string, args ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = root(), append(os.Environ(), env...)
+	cmd.Dir, cmd.Env = testkit.Root(), append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
@@ -46,7 +46,7 @@ func shell(t *testing.T, env []string, name string, args ...string) string {
 // below .cache.
 func python(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(root(), ".cache", "venv", "clients")
+	dir := filepath.Join(testkit.Root(), ".cache", "venv", "clients")
 	bin := filepath.Join(dir, "bin", "python")
 	if exec.Command(bin, "-c", "import openai, requests").Run() != nil {
 		shell(t, nil, "python3", "-m", "venv", "--clear", dir)
@@ -58,7 +58,7 @@ func python(t *testing.T) string {
 // grpcurl builds the program once, below .cache.
 func grpcurl(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(root(), ".cache", "bin", "grpcurl")
+	bin := filepath.Join(testkit.Root(), ".cache", "bin", "grpcurl")
 	if _, err := os.Stat(bin); err != nil {
 		shell(t, nil, "go", "build", "-modfile=tools/clients/go.mod", "-o", bin, "github.com/fullstorydev/grpcurl/cmd/grpcurl")
 	}
@@ -107,7 +107,7 @@ func TestDocumentation(t *testing.T) {
 	// The commands run where examples/adapters/… are the site's adapters.
 	ran := 0
 	for _, file := range []string{"README.md", "docs/quickstart.md"} {
-		text, err := os.ReadFile(filepath.Join(root(), file))
+		text, err := os.ReadFile(filepath.Join(testkit.Root(), file))
 		if err != nil {
 			t.Fatal(err)
 		}

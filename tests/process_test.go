@@ -226,7 +226,7 @@ func namespaces() bool {
 
 // TestE2EBrokenModel: one line and status 1, whatever the file holds.
 func TestE2EBrokenModel(t *testing.T) {
-	f, err := os.Open(modelPath(t))
+	f, err := os.Open(testkit.Model(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestE2EConfig(t *testing.T) {
 	write("max-running-requests: 7\nchunked-prefill-size: 33\nserved-model-name: from-file\nadapter-root:\n- " + root + "\n")
 	pinned := fmt.Sprintf(`{"lora_name":"duo","lora_path":%q,"pinned":true}`, filepath.Join(root, "duo"))
 	p := testkit.Start(t, testkit.Options{Name: "serve", Env: []string{"CHORALE_CHUNKED_PREFILL_SIZE=34", "CHORALE_SERVED_MODEL_NAME=from-env"}, Args: slices.Concat(
-		[]string{"serve", "--config", file, "--model", modelPath(t), "--port=0", "--data-dir", t.TempDir(), "--log-format=json", "--served-model-name", "from-flag", "--context-length", "512"},
+		[]string{"serve", "--config", file, "--model", testkit.Model(t), "--port=0", "--data-dir", t.TempDir(), "--log-format=json", "--served-model-name", "from-flag", "--context-length", "512"},
 		[]string{"--tp", "1", "--disable-radix-cache", "--random-seed", "3", "--attention-backend", "triton", "--cuda-graph-max-bs=8", "--dp-size", "1"},
 		[]string{"--max-total-tokens", "4096", "--lora-paths", "alto=" + filepath.Join(root, "alto"), filepath.Join(root, "bass"), pinned, "--max-loras-per-batch", "3"}, kernelFlag())})
 	ready := p.Message(t, "serving", startLimit)

@@ -100,7 +100,7 @@ func kernelFlag() []string {
 }
 
 func modelFlags(t testing.TB) []string {
-	return []string{"--model-path", modelPath(t), "--context-length", "512", "--log-format", "json"}
+	return []string{"--model-path", testkit.Model(t), "--context-length", "512", "--log-format", "json"}
 }
 
 // workerFlags keep the memory small and the limits near.

@@ -1,20 +1,19 @@
-// Package tests runs Chorale as a whole on the real model: parity with
-// transformers, and the end-to-end suite, once in one process and once split
-// into roles. `make test` fetches the model first.
-package tests
+// Package parity holds the real model against transformers + PEFT, for the base
+// and every voice. `make test` fetches the model first.
+package parity
 
 import (
 	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 
 	"chorale/internal/checkpoint"
 	"chorale/internal/peft"
 	"chorale/internal/safetensors"
+	"chorale/internal/testkit"
 	"chorale/worker/kv"
 	"chorale/worker/model"
 	"chorale/worker/model/decoder"
@@ -23,22 +22,6 @@ import (
 	"chorale/worker/tensor"
 	"chorale/worker/tensor/cpu"
 )
-
-// root is the repository's folder.
-func root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(file))
-}
-
-// modelPath finds the real model.
-func modelPath(t testing.TB) string {
-	t.Helper()
-	p := filepath.Join(root(), ".cache", "model", "SmolLM2-135M-Instruct.Q4_1.gguf")
-	if _, err := os.Stat(p); err != nil {
-		t.Fatalf("the model is missing: run make model (%v)", err)
-	}
-	return p
-}
 
 // golden is worker/model/testdata/smollm2/*.json, made by tools/goldens.
 type golden struct {
@@ -60,10 +43,19 @@ type golden struct {
 	}
 }
 
+// longest is the most tokens that a case needs.
+func (g *golden) longest() int {
+	n := 0
+	for _, c := range g.Cases {
+		n = max(n, len(c.IDs)+max(len(c.Greedy.IDs), len(c.Given.IDs)))
+	}
+	return n
+}
+
 // goldens reads the references of the base and of every voice.
 func goldens(t *testing.T) map[string]golden {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(root(), "worker", "model", "testdata", "smollm2", "*.json"))
+	files, err := filepath.Glob(filepath.Join(testkit.Root(), "worker", "model", "testdata", "smollm2", "*.json"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no goldens: %v", err)
 	}
@@ -95,7 +87,7 @@ func openReal(t *testing.T, p tensor.Precision) *real {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := checkpoint.Open(modelPath(t))
+	c, err := checkpoint.Open(testkit.Model(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +105,7 @@ func (r *real) voice(t *testing.T, name string) *nn.Adapter {
 	if name == "base" {
 		return nil
 	}
-	dir := filepath.Join(root(), "examples", "adapters", name)
+	dir := filepath.Join(testkit.Root(), "examples", "adapters", name)
 	raw, err := os.ReadFile(filepath.Join(dir, peft.ConfigFile))
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +163,9 @@ func (r *real) runner(t *testing.T, a *nn.Adapter, tokens int) *runner {
 
 func (x *runner) free() { x.r.Free(); x.cache.Free() }
 
+// again starts another sequence.
+func (x *runner) again() { x.n = 0 }
+
 // feed computes ids and calls each with the logits after each of the last
 // tail tokens.
 func (x *runner) feed(ids []int32, tail int, each func(i int, logits []float32, st tensor.LogitStat)) {
@@ -212,8 +207,10 @@ func TestGreedyParity(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := r.voice(t, name)
 			equal, total := 0, 0
+			x := r.runner(t, a, g.longest())
+			defer x.free()
 			for _, c := range g.Cases {
-				x := r.runner(t, a, len(c.IDs)+len(c.Greedy.IDs))
+				x.again()
 				next := int32(-1)
 				take := func(_ int, _ []float32, st tensor.LogitStat) { next = st.ArgMax }
 				x.feed(c.IDs, 1, take)
@@ -226,7 +223,6 @@ func TestGreedyParity(t *testing.T) {
 						x.feed([]int32{next}, 1, take)
 					}
 				}
-				x.free()
 			}
 			t.Logf("%d of %d greedy tokens equal", equal, total)
 			if float64(equal) < 0.99*float64(total) {
@@ -245,20 +241,21 @@ func TestLogprobParity(t *testing.T) {
 			a := r.voice(t, name)
 			var sum, worst float64
 			n := 0
+			x := r.runner(t, a, g.longest())
+			defer x.free()
 			for _, c := range g.Cases {
 				for _, given := range []struct {
 					IDs      []int32
 					Logprobs []float64
 				}{c.Greedy, c.Given} {
 					ids := slices.Concat(c.IDs, given.IDs[:len(given.IDs)-1])
-					x := r.runner(t, a, len(ids))
+					x.again()
 					x.feed(ids, len(given.IDs), func(i int, l []float32, st tensor.LogitStat) {
 						d := math.Abs(sample.Logprobs(l, st.LogSumExp, given.IDs[i], 0, nil).Logprob - given.Logprobs[i])
 						sum += d
 						worst = max(worst, d)
 						n++
 					})
-					x.free()
 				}
 			}
 			mean := sum / float64(n)
