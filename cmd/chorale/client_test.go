@@ -308,3 +308,21 @@ func TestBenchRun(t *testing.T) {
 		t.Errorf("%s", b)
 	}
 }
+
+// TestBarEnds: a bar ends whether all came, nothing had to come, or it failed.
+func TestBarEnds(t *testing.T) {
+	for _, done := range []int64{0, 50, 100} {
+		for _, ok := range []bool{true, false} {
+			f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			report, end := barProgress(f, "org/m")
+			if done > 0 {
+				report(hub.Progress{TotalDone: done, TotalSize: 100})
+			}
+			end(ok)
+			f.Close()
+		}
+	}
+}
