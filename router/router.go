@@ -238,6 +238,10 @@ func (r *Router) sameModel(g GroupInfo) error {
 	if r.model.ModelDigest != g.ModelDigest {
 		return fmt.Errorf("worker group serves another model: %s, the others %s", g.ModelDigest, r.model.ModelDigest)
 	}
+	if r.model.Device != g.Device || r.model.DType != g.DType {
+		r.log.Warn("worker groups compute with different kernels: the same seed may give another text on another group",
+			zap.String("one", r.model.Device+" "+r.model.DType), zap.String("other", g.Device+" "+g.DType))
+	}
 	return nil
 }
 

@@ -99,10 +99,30 @@ func (r *Router) resolve(ctx context.Context, reqs []*Request) ([]*AdapterEntry,
 	if n := r.cfg.MaxLoadedLoRAs; n > 0 && len(names) > n {
 		return nil, fmt.Errorf("%w: %d distinct adapters requested, max loaded loras is %d", ErrTooManyAdapters, len(names), n)
 	}
-	if err := r.recall(ctx, names); err != nil {
-		return nil, err
+	for try := 1; ; try++ {
+		if err := r.recall(ctx, names); err != nil {
+			return nil, err
+		}
+		cat := r.Catalogue()
+		if try < maxRecalls && cat.anyEvicted(names) {
+			continue // somebody else's adapters pushed one out again at once
+		}
+		out, err := r.entries(cat, reqs)
+		if err == nil {
+			r.touchMu.Lock()
+			maps.Copy(r.touched, names)
+			r.touchMu.Unlock()
+		}
+		return out, err
 	}
-	cat := r.Catalogue()
+}
+
+// maxRecalls is how often a request brings its adapters back before it gives
+// up, when others' requests push them out in between.
+const maxRecalls = 20
+
+// entries looks the requests' adapters up.
+func (r *Router) entries(cat *Catalogue, reqs []*Request) ([]*AdapterEntry, error) {
 	out := make([]*AdapterEntry, len(reqs))
 	for i, q := range reqs {
 		if q.Adapter == "" {
@@ -117,28 +137,31 @@ func (r *Router) resolve(ctx context.Context, reqs []*Request) ([]*AdapterEntry,
 		}
 		out[i] = e
 	}
-	r.touchMu.Lock()
-	maps.Copy(r.touched, names)
-	r.touchMu.Unlock()
 	return out, nil
+}
+
+// anyEvicted tells whether max_loaded_loras has pushed one of the names out.
+func (c *Catalogue) anyEvicted(names map[string]struct{}) bool {
+	for n := range names {
+		if e, ok := c.Adapters[n]; ok && e.Evicted {
+			return true
+		}
+	}
+	return false
 }
 
 // recall brings adapters back that max_loaded_loras pushed out and, with
 // ReloadUnloaded, those that were unloaded.
 func (r *Router) recall(ctx context.Context, names map[string]struct{}) error {
 	cat := r.Catalogue()
-	evicted := false
 	for n := range names {
-		e, ok := cat.Adapters[n]
-		if !ok {
+		if _, ok := cat.Adapters[n]; !ok {
 			if err := r.reload(ctx, n); err != nil {
 				return err
 			}
-			continue
 		}
-		evicted = evicted || e.Evicted
 	}
-	if !evicted {
+	if !cat.anyEvicted(names) {
 		return nil
 	}
 	// All names, so that those in use here are not pushed out for the others.
