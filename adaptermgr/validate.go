@@ -123,7 +123,10 @@ func parse(a *source.Artifact, base WorkerInfo) (*peft.Config, error) {
 		return nil, err
 	}
 	c, err := peft.ParseConfig(a.Config)
-	return c, classify(err)
+	if err != nil {
+		return nil, classify(fmt.Errorf("%s: %w", peft.ConfigFile, err))
+	}
+	return c, nil
 }
 
 // stage copies an artifact into temporary files and computes its digest.

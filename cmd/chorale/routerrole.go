@@ -29,15 +29,12 @@ import (
 
 // routerRole is the router in this process, with all faces.
 type routerRole struct {
+	*doors
 	r        *router.Router
 	grpc     *rpc.Server
 	http     *http.Server
 	follower *catalogue.Follower
 	admin    *adapters.Forwarder
-	httpAddr string
-	grpcAddr string
-	httpL    net.Listener
-	grpcL    net.Listener
 	log      *zap.Logger
 }
 
@@ -49,28 +46,20 @@ type routerParts struct {
 	lora     loraFlags
 	registry registryFlags
 	face     faceFlags
+	doors    *doors
 	peers    []peer
 	manager  grpc.ClientConnInterface
 	args     map[string]any
 	log      *zap.Logger
 }
 
-// newRouter builds router and faces and binds their ports, so that a port in
-// use is told at once.
-func newRouter(p routerParts) (_ *routerRole, err error) {
+// newRouter builds router and faces.
+func newRouter(p routerParts) (*routerRole, error) {
 	text, err := openText(p.ckpt, &p.text)
 	if err != nil {
 		return nil, err
 	}
-	rr := &routerRole{log: p.log.Named("http")}
-	defer func() {
-		if err != nil {
-			rr.closeListeners()
-		}
-	}()
-	if err := rr.listen(&p.face); err != nil {
-		return nil, err
-	}
+	rr := &routerRole{doors: p.doors, log: p.log.Named("http")}
 	m := metrics.New()
 	rr.follower = catalogue.New(pb.NewAdapterServiceClient(p.manager), p.log)
 	cfg := router.Config{
@@ -145,27 +134,35 @@ func openText(c *checkpoint.Checkpoint, f *textFlags) (router.Text, error) {
 	return t, nil
 }
 
-func (rr *routerRole) listen(f *faceFlags) (err error) {
+// doors are the ports that clients come to, bound before anything slow, so
+// that a port in use is told at once.
+type doors struct {
+	httpL, grpcL       net.Listener
+	httpAddr, grpcAddr string
+}
+
+func openDoors(f *faceFlags) (*doors, error) {
 	grpcPort := f.GrpcPort
 	if grpcPort == 0 && f.Port != 0 {
 		grpcPort = f.Port + 1
 	}
-	if rr.httpL, err = net.Listen("tcp", net.JoinHostPort(f.Host, strconv.Itoa(f.Port))); err != nil {
-		return fmt.Errorf("--port %d: %w", f.Port, err)
+	d := &doors{}
+	var err error
+	if d.httpL, err = net.Listen("tcp", net.JoinHostPort(f.Host, strconv.Itoa(f.Port))); err != nil {
+		return nil, fmt.Errorf("--port %d: %w", f.Port, err)
 	}
-	if rr.grpcL, err = net.Listen("tcp", net.JoinHostPort(f.Host, strconv.Itoa(grpcPort))); err != nil {
-		return fmt.Errorf("--grpc-port %d: %w", grpcPort, err)
+	if d.grpcL, err = net.Listen("tcp", net.JoinHostPort(f.Host, strconv.Itoa(grpcPort))); err != nil {
+		d.httpL.Close()
+		return nil, fmt.Errorf("--grpc-port %d: %w", grpcPort, err)
 	}
-	rr.httpAddr, rr.grpcAddr = rr.httpL.Addr().String(), rr.grpcL.Addr().String()
-	return nil
+	d.httpAddr, d.grpcAddr = d.httpL.Addr().String(), d.grpcL.Addr().String()
+	return d, nil
 }
 
-func (rr *routerRole) closeListeners() {
-	for _, l := range []net.Listener{rr.httpL, rr.grpcL} {
-		if l != nil {
-			l.Close()
-		}
-	}
+// shut closes the ports; those that a server has taken over are closed already.
+func (d *doors) shut() {
+	d.httpL.Close()
+	d.grpcL.Close()
 }
 
 // tasks are the goroutines of the role.

@@ -40,6 +40,11 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	doors, err := openDoors(&c.faceFlags)
+	if err != nil {
+		return err
+	}
+	defer doors.shut()
 	ckpt, err := openModel(ctx, &c.modelFlags, log)
 	if err != nil {
 		return err
@@ -66,13 +71,12 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	rr, err := newRouter(routerParts{
-		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, registry: c.registryFlags, face: c.faceFlags,
+		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, registry: c.registryFlags, face: c.faceFlags, doors: doors,
 		peers: peers, manager: mcc, args: serverArgs(c), log: log,
 	})
 	if err != nil {
 		return err
 	}
-	defer rr.closeListeners()
 	team.start(task{"worker", w.run})
 	team.start(task{"worker grpc", stopWith(w.server.Server, w.server.ServeLoop)})
 	team.start(task{"adaptermgr", m.run})
@@ -292,6 +296,11 @@ func (c *routerCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	doors, err := openDoors(&c.faceFlags)
+	if err != nil {
+		return err
+	}
+	defer doors.shut()
 	ckpt, err := openModel(ctx, &c.modelFlags, log)
 	if err != nil {
 		return err
@@ -308,13 +317,12 @@ func (c *routerCmd) Run(ctx context.Context) error {
 	}
 	defer hangUpManager()
 	rr, err := newRouter(routerParts{
-		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, face: c.faceFlags,
+		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, face: c.faceFlags, doors: doors,
 		registry: registryFlags{MaxLoadedLoras: c.MaxLoadedLoras, LoraReloadUnloaded: c.LoraReloadUnloaded}, peers: peers, manager: manager[0].cc, args: serverArgs(c), log: log,
 	})
 	if err != nil {
 		return err
 	}
-	defer rr.closeListeners()
 	team := newCrew()
 	defer team.stop()
 	team.start(rr.tasks()...)
