@@ -52,6 +52,8 @@ type choice struct {
 	// notBefore is when a worker that refused it may be asked again; passed,
 	// since when it has been passed over because its adapter did not fit.
 	notBefore, passed time.Time
+	// refused is the group that refused it last: another is asked first.
+	refused *link
 	// queued, sent and first are the times of arrival, of the last dispatch
 	// and of the first token.
 	queued, sent, first time.Time
@@ -131,6 +133,14 @@ func (r *running) push(ev Event) {
 	}
 	r.mu.Unlock()
 	r.signal()
+}
+
+// adapter is the name of the request's adapter, "" for the base model.
+func (r *running) adapter() string {
+	if r.entry == nil {
+		return ""
+	}
+	return r.entry.Name
 }
 
 // unread finds the event of a choice that waits to be read; there is at most one.

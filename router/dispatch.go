@@ -120,6 +120,9 @@ func (r *Router) place(c *choice, cat *Catalogue, room map[*link]int, sent map[*
 		} else if d != "" && slices.Contains(l.status.Resident, d) {
 			score += 1 << 10
 		}
+		if l == c.refused {
+			score -= 1 << 25
+		}
 		if best == nil || score > bestScore {
 			best, bestScore = l, score
 		}
@@ -197,6 +200,7 @@ func (r *Router) takeBack(c *choice) bool {
 // ended books an answer that is over; every way to an end leads here once.
 func (r *Router) ended(c *choice) {
 	r.active.Add(-1)
+	r.observe(c)
 	r.completionTokens.Add(uint64(len(c.generated)))
 	q := c.r
 	q.left--
@@ -218,27 +222,29 @@ func (r *Router) ended(c *choice) {
 // It runs in the link's goroutine.
 func (r *Router) deliver(c *choice, o *SequenceOutput) (finished, early bool) {
 	finished, early = c.take(o)
-	obs := r.cfg.Observer
-	if obs == nil {
-		return finished, early
-	}
-	name := ""
-	if c.r.entry != nil {
-		name = c.r.entry.Name
-	}
-	now := time.Now()
 	if c.first.IsZero() && len(o.IDs) > 0 {
-		c.first = now
-		obs.FirstToken(name, c.sent.Sub(c.r.arrive), now.Sub(c.r.arrive))
-	}
-	if finished {
-		var ttft time.Duration
-		if !c.first.IsZero() {
-			ttft = c.first.Sub(c.r.arrive)
+		c.first = time.Now()
+		if obs := r.cfg.Observer; obs != nil {
+			obs.FirstToken(c.r.adapter(), c.sent.Sub(c.r.arrive), c.first.Sub(c.r.arrive))
 		}
-		obs.Finished(name, c.usage(), c.reason, ttft, now.Sub(c.r.arrive))
 	}
 	return finished, early
+}
+
+// observe tells the observer of an answer's end, however it came about.
+func (r *Router) observe(c *choice) {
+	if r.cfg.Observer == nil {
+		return
+	}
+	var ttft time.Duration
+	if !c.first.IsZero() {
+		ttft = c.first.Sub(c.r.arrive)
+	}
+	reason := c.reason
+	if reason == FinishNone {
+		reason = FinishAbort // its reader left, or it failed
+	}
+	r.cfg.Observer.Finished(c.r.adapter(), c.usage(), reason, ttft, time.Since(c.r.arrive))
 }
 
 // workerError makes an error of a worker's words.

@@ -181,6 +181,9 @@ func (l *link) receive(out StepOutputs) {
 			l.forget(c)
 			l.r.ended(c)
 		}
+		for _, c := range refused {
+			c.refused = l
+		}
 		l.giveBack(refused, refusedMin, errRefused)
 		l.giveBack(closed, refusedMin, errStopping)
 		if len(ended)+len(refused)+len(closed) > 0 {
