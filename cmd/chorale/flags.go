@@ -145,6 +145,7 @@ func parseInitial(s string) (initial, error) {
 		return a, nil
 	}
 	name, path, ok := strings.Cut(s, "=")
+	name, path = strings.TrimSpace(name), strings.TrimSpace(path)
 	if !ok {
 		return initial{Name: s, Path: s}, nil // the path is the name
 	}
