@@ -7,11 +7,13 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
 	"chorale/adaptermgr/store"
+	"chorale/internal/peft"
 )
 
 // Manager is the adapter manager. Its methods may be called concurrently.
@@ -20,6 +22,7 @@ type Manager struct {
 	log     *zap.Logger
 	staging chan struct{} // semaphore of MaxStaging
 	closed  chan struct{} // when Run has ended
+	limit   atomic.Pointer[peft.Limits]
 
 	// commitMu orders changes of registry, blobs and entries; see the package
 	// comment. Taken before mu.
@@ -70,6 +73,7 @@ func New(o Options) (*Manager, error) {
 		entries: map[string]*entry{}, staged: map[string]store.Record{}, locks: map[string]*nameLock{},
 		changed: make(chan struct{}),
 	}
+	m.Restrict(o.Limits)
 	if err := m.recover(); err != nil {
 		return nil, err
 	}

@@ -92,12 +92,16 @@ func (m *Manager) linkErrors() string {
 
 // limits joins the server's limits with the workers'.
 func (m *Manager) limits(base WorkerInfo) peft.Limits {
-	l := m.o.Limits
+	l := *m.limit.Load()
 	if base.MaxLoRARank > 0 && (l.MaxRank == 0 || base.MaxLoRARank < l.MaxRank) {
 		l.MaxRank = base.MaxLoRARank
 	}
 	return l
 }
+
+// Restrict sets the limits of loads from now on; what is loaded stays. SGLang
+// infers them from the adapters that a server starts with.
+func (m *Manager) Restrict(l peft.Limits) { m.limit.Store(&l) }
 
 // checkTokens refuses adapters that add tokens to the vocabulary.
 func checkTokens(a *source.Artifact, base WorkerInfo) error {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -28,6 +30,7 @@ type managerRole struct {
 	registry *store.Bolt
 	server   *rpc.Server
 	initial  []initial
+	limits   adapterLimits
 	log      *zap.Logger
 }
 
@@ -38,7 +41,10 @@ type peer struct {
 }
 
 func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys, log *zap.Logger) (_ *managerRole, err error) {
-	r := &managerRole{log: log.Named("adaptermgr")}
+	r := &managerRole{log: log.Named("adaptermgr"), limits: adapterLimits{
+		Limits:       peft.Limits{MaxRank: lf.MaxLoraRank, TargetModules: targets(lf.LoraTargetModules)},
+		modulesGiven: len(lf.LoraTargetModules) > 0,
+	}}
 	if r.initial, err = rf.initials(); err != nil {
 		return nil, err
 	}
@@ -76,7 +82,7 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 	}
 	o := adaptermgr.Options{
 		Registry: r.registry, Blobs: blobs, Source: src, Log: r.log, Disabled: !lf.EnableLora, MaxLoaded: rf.MaxLoadedLoras,
-		Limits: peft.Limits{MaxRank: lf.MaxLoraRank, TargetModules: targets(lf.LoraTargetModules)},
+		Limits: r.limits.Limits,
 	}
 	for _, p := range peers {
 		o.Workers = append(o.Workers, adapters.NewWorkerClient(p.address, p.cc))
@@ -97,10 +103,12 @@ func (r *managerRole) run(ctx context.Context) error {
 	return r.m.Run(ctx)
 }
 
-// loadInitial loads the adapters of the command line, several at once. Those
-// that are registered with the same content already are left as they are.
+// loadInitial loads the adapters of the command line, several at once, and
+// infers from them the limits that no flag gives, as SGLang does. Those that
+// are registered with the same content already are left as they are.
 func (r *managerRole) loadInitial(ctx context.Context) error {
 	errs := make([]error, len(r.initial))
+	loaded := make([]adaptermgr.Adapter, len(r.initial))
 	var wg sync.WaitGroup
 	for i, a := range r.initial {
 		wg.Go(func() {
@@ -109,9 +117,44 @@ func (r *managerRole) loadInitial(ctx context.Context) error {
 				errs[i] = fmt.Errorf("--lora-paths %s=%s: %w", a.Name, a.Path, err)
 				return
 			}
+			loaded[i] = res.Adapter
 			r.log.Info("adapter loaded", zap.String("name", a.Name), zap.String("digest", res.Adapter.Digest), zap.Int("max_rank", res.Adapter.MaxRank))
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil || len(loaded) == 0 {
+		return err
+	}
+	l := infer(r.limits, loaded)
+	r.m.Restrict(l)
+	r.log.Info("adapters that may be loaded", zap.Int("max_lora_rank", l.MaxRank), zap.Strings("lora_target_modules", l.TargetModules))
+	return nil
+}
+
+// infer fills the limits that the operator has not set from the adapters that
+// the server starts with.
+func infer(l adapterLimits, from []adaptermgr.Adapter) peft.Limits {
+	out := l.Limits
+	modules := map[string]struct{}{}
+	rank := 0
+	for _, a := range from {
+		rank = max(rank, a.MaxRank)
+		for _, m := range a.TargetModules {
+			modules[m] = struct{}{}
+		}
+	}
+	if out.MaxRank == 0 {
+		out.MaxRank = rank
+	}
+	if !l.modulesGiven {
+		out.TargetModules = slices.Sorted(maps.Keys(modules))
+	}
+	return out
+}
+
+// adapterLimits are the limits that flags give.
+type adapterLimits struct {
+	peft.Limits
+	// modulesGiven tells "all" from nothing said.
+	modulesGiven bool
 }
