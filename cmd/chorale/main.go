@@ -52,7 +52,7 @@ func main() {
 		kong.DefaultEnvars("CHORALE"), kong.ExplicitGroups(groups),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Vars{"version": version},
-		kong.ValueFormatter(helpText),
+		kong.ValueFormatter(func(v *kong.Value) string { return v.OrigHelp }), // the flag itself shows its default
 	)
 	if err != nil {
 		fatal(err)
@@ -79,15 +79,6 @@ func execute(ctx *kong.Context) int {
 	}
 	fmt.Fprintf(os.Stderr, "chorale: %v\n", err)
 	return 1
-}
-
-// helpText keeps defaults out of the way of help texts that name their own.
-func helpText(v *kong.Value) string {
-	h := v.OrigHelp
-	if v.HasDefault && v.Default != "" && v.Default != "false" && !v.IsBool() {
-		h += fmt.Sprintf(" [%s]", v.Default)
-	}
-	return h
 }
 
 func fatal(err error) {

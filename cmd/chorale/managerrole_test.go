@@ -25,7 +25,8 @@ func TestInfer(t *testing.T) {
 		{"rank given", adapterLimits{Limits: peft.Limits{MaxRank: 64}}, peft.Limits{MaxRank: 64, TargetModules: []string{"down_proj", "q_proj", "v_proj"}}},
 		{"all modules given", adapterLimits{modulesGiven: true}, peft.Limits{MaxRank: 12}},
 		{
-			"both given", adapterLimits{Limits: peft.Limits{MaxRank: 8, TargetModules: []string{"o_proj"}}, modulesGiven: true},
+			"both given",
+			adapterLimits{Limits: peft.Limits{MaxRank: 8, TargetModules: []string{"o_proj"}}, modulesGiven: true},
 			peft.Limits{MaxRank: 8, TargetModules: []string{"o_proj"}},
 		},
 	} {
