@@ -37,7 +37,8 @@ type modelFlags struct {
 
 // textFlags are the router's half of the model.
 type textFlags struct {
-	ChatTemplate string `group:"model" placeholder:"FILE" type:"existingfile" help:"Jinja chat template to use instead of the model's."`
+	TokenizerPath string `group:"model" placeholder:"PATH" help:"Folder or .gguf file with the tokenizer and chat template (default: the model's)."`
+	ChatTemplate  string `group:"model" placeholder:"FILE" type:"existingfile" help:"Jinja chat template to use instead of the model's."`
 }
 
 // weightFlags are the worker's half of the model.

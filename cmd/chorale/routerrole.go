@@ -112,6 +112,14 @@ func (rr *routerRole) faces(p routerParts, text router.Text, m *metrics.Metrics)
 
 // openText reads the router's half of the model.
 func openText(c *checkpoint.Checkpoint, f *textFlags) (router.Text, error) {
+	if f.TokenizerPath != "" {
+		own, err := checkpoint.Open(f.TokenizerPath)
+		if err != nil {
+			return router.Text{}, fmt.Errorf("--tokenizer-path: %w", err)
+		}
+		defer own.Close() // what is read below is copied
+		c = own
+	}
 	tok, err := c.Tokenizer()
 	if err != nil {
 		return router.Text{}, err

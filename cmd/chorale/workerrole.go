@@ -63,6 +63,9 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if wf.TpSize != 1 {
 		return nil, fmt.Errorf("--tp-size %d: tensor parallel groups are not supported yet, only 1", wf.TpSize)
 	}
+	if k := ckpt.Kind(); wf.LoadFormat != "auto" && wf.LoadFormat != k {
+		return nil, fmt.Errorf("--load-format %s: %s holds %s", wf.LoadFormat, ckpt.Path, k)
+	}
 	w := &workerRole{ckpt: ckpt, log: log.Named("worker")}
 	defer func() {
 		if err != nil {

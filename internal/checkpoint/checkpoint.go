@@ -95,6 +95,14 @@ func Open(path string) (*Checkpoint, error) {
 	return c, nil
 }
 
+// Kind is "gguf" or "safetensors".
+func (c *Checkpoint) Kind() string {
+	if _, ok := c.files.(*ggufFile); ok {
+		return "gguf"
+	}
+	return "safetensors"
+}
+
 // Close unmaps the files; no Tensor may be in use.
 func (c *Checkpoint) Close() error { return c.files.close() }
 
