@@ -3,7 +3,8 @@ package gguf
 import (
 	"errors"
 	"fmt"
-	"os"
+
+	"chorale/internal/mapfile"
 )
 
 // File is an open GGUF file.
@@ -14,7 +15,7 @@ type File struct {
 	values    map[string]value
 	names     []string
 	tensors   map[string]Tensor
-	mem       *mapping // nil when the bytes belong to the caller
+	mem       *mapfile.File // nil when the bytes belong to the caller
 }
 
 // Option changes how Open reads a file.
@@ -32,13 +33,13 @@ func Open(path string, opts ...Option) (*File, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	m, err := openMapping(path, o.inMemory)
+	m, err := mapfile.Open(path, o.inMemory)
 	if err != nil {
 		return nil, fmt.Errorf("gguf: open: %w", err)
 	}
-	f, err := Parse(m.data)
+	f, err := Parse(m.Data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, errors.Join(err, m.close()))
+		return nil, fmt.Errorf("%s: %w", path, errors.Join(err, m.Close()))
 	}
 	f.mem = m
 	return f, nil
@@ -69,55 +70,5 @@ func (f *File) Close() error {
 	}
 	m := f.mem
 	f.mem = nil
-	return m.close()
-}
-
-// mapping holds the bytes of one file, mapped or copied.
-type mapping struct {
-	data   []byte
-	mapped bool
-}
-
-// openMapping maps the regular file at path, or reads it when inMemory.
-func openMapping(path string, inMemory bool) (*mapping, error) {
-	if inMemory {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		return &mapping{data: b}, nil
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close() // the mapping outlives the descriptor
-	st, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	size := st.Size()
-	if size == 0 {
-		return &mapping{}, nil // mmap refuses length 0; the parser names the fault
-	}
-	if size != int64(int(size)) {
-		return nil, fmt.Errorf("%s: %d bytes do not fit the address space", path, size)
-	}
-	data, err := mapFile(file, int(size))
-	if err != nil {
-		return nil, fmt.Errorf("mmap %s: %w", path, err)
-	}
-	return &mapping{data: data, mapped: true}, nil
-}
-
-func (m *mapping) close() error {
-	data := m.data
-	m.data = nil
-	if !m.mapped || data == nil {
-		return nil
-	}
-	return unmap(data)
+	return m.Close()
 }

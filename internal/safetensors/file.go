@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
+
+	"chorale/internal/mapfile"
 )
 
 // Errors of this package; every returned error wraps one of them or an error
@@ -46,7 +47,7 @@ type File struct {
 	tensors map[string]Tensor
 	names   []string
 	meta    map[string]string
-	mem     *mapping // nil when the bytes belong to the caller
+	mem     *mapfile.File // nil when the bytes belong to the caller
 }
 
 // Option changes how Open and OpenIndex read a file.
@@ -64,13 +65,13 @@ func Open(path string, opts ...Option) (*File, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	m, err := openMapping(path, o.inMemory)
+	m, err := mapfile.Open(path, o.inMemory)
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: open: %w", err)
 	}
-	f, err := Parse(m.data)
+	f, err := Parse(m.Data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, errors.Join(err, m.close()))
+		return nil, fmt.Errorf("%s: %w", path, errors.Join(err, m.Close()))
 	}
 	f.mem = m
 	return f, nil
@@ -104,57 +105,7 @@ func (f *File) Close() error {
 	}
 	m := f.mem
 	f.mem = nil
-	return m.close()
-}
-
-// mapping holds the bytes of one file, mapped or copied.
-type mapping struct {
-	data   []byte
-	mapped bool
-}
-
-// openMapping maps the regular file at path, or reads it when inMemory.
-func openMapping(path string, inMemory bool) (*mapping, error) {
-	if inMemory {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		return &mapping{data: b}, nil
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close() // the mapping outlives the descriptor
-	st, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	size := st.Size()
-	if size == 0 {
-		return &mapping{}, nil // mmap refuses length 0; the parser names the fault
-	}
-	if size != int64(int(size)) {
-		return nil, fmt.Errorf("%s: %d bytes do not fit the address space", path, size)
-	}
-	data, err := mapFile(file, int(size))
-	if err != nil {
-		return nil, fmt.Errorf("mmap %s: %w", path, err)
-	}
-	return &mapping{data: data, mapped: true}, nil
-}
-
-func (m *mapping) close() error {
-	data := m.data
-	m.data = nil
-	if !m.mapped || data == nil {
-		return nil
-	}
-	return unmap(data)
+	return m.Close()
 }
 
 func sortedNames(m map[string]Tensor) []string {

@@ -154,7 +154,6 @@ func (e *Engine) Run(ctx context.Context) error {
 		start := time.Now()
 		e.step(&plan)
 		e.stats.Duration = time.Since(start)
-		e.stats.BusySeconds += e.stats.Duration.Seconds()
 		e.publish()
 	}
 	return nil
@@ -228,7 +227,6 @@ func (e *Engine) accept(c *Conn, r *Request) {
 		r.Params.Bans = append(slices.Clone(e.opts.EOS), r.StopIDs...)
 	}
 	c.seqs[r.ID] = q
-	e.stats.PromptTokens += uint64(q.prompt)
 	e.sched.Add(&q.Seq)
 	e.bySeq[&q.Seq] = q
 }

@@ -160,11 +160,9 @@ func (e *Engine) advance(q *sequence, en sched.Entry, o *Output, token int32, sa
 	}
 	q.generated++
 	q.counts.Add(token)
-	e.stats.GeneratedTokens++
 	o.Tokens = []int32{token}
 	if q.generated == q.req.Generated+1 {
 		o.PromptLogprobs, o.Cached = q.promptLPs, q.Cached
-		e.stats.CachedPromptTokens += uint64(q.Cached)
 		q.promptLPs = nil
 	}
 	switch {
@@ -195,13 +193,4 @@ func (e *Engine) count(plan *sched.Plan, b *batch) {
 	s.Step++
 	s.Rows, s.BaseRows, s.Adapters = b.rows, b.base, len(plan.Adapters)
 	s.MaxAdapters = max(s.MaxAdapters, s.Adapters)
-	s.RowsTotal += uint64(b.rows)
-	s.AdapterRows += uint64(b.rows - b.base)
-	distinct := s.Adapters
-	if b.base > 0 {
-		distinct++
-	}
-	if distinct > 1 {
-		s.MixedSteps++
-	}
 }

@@ -107,16 +107,9 @@ type Status struct {
 	Rows, Adapters, BaseRows int
 	Duration                 time.Duration
 	// MaxAdapters is the most distinct adapters any step has had.
-	MaxAdapters        int
-	Preemptions        uint64
-	Loads, Evictions   uint64
-	RowsTotal          uint64
-	AdapterRows        uint64
-	MixedSteps         uint64 // steps with two adapters or more, the base counted
-	BusySeconds        float64
-	PromptTokens       uint64
-	GeneratedTokens    uint64
-	CachedPromptTokens uint64
+	MaxAdapters      int
+	Preemptions      uint64
+	Loads, Evictions uint64
 }
 
 // Message is one step's outputs for one connection.

@@ -1,14 +1,14 @@
 //go:build !unix
 
-package gguf
+package mapfile
 
 import (
 	"io"
 	"os"
 )
 
-// mapFile reads the file where mmap is not at hand.
-func mapFile(file *os.File, size int) ([]byte, error) {
+// mapped reads the file where mmap is not at hand.
+func mapped(file *os.File, size int) ([]byte, error) {
 	b := make([]byte, size)
 	_, err := io.ReadFull(file, b)
 	return b, err

@@ -1,6 +1,6 @@
 //go:build unix
 
-package safetensors
+package mapfile
 
 import (
 	"os"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapFile maps the first size bytes of file read-only and shared.
-func mapFile(file *os.File, size int) ([]byte, error) {
+// mapped maps the first size bytes of file read-only and shared.
+func mapped(file *os.File, size int) ([]byte, error) {
 	return unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
 }
 
