@@ -305,3 +305,76 @@ func TestAdapterParity(t *testing.T) {
 		}
 	}
 }
+
+// TestBF16Bounds: in bfloat16, log probabilities are on the mean no farther
+// from the float32 reference than PyTorch's are when it computes in bfloat16
+// throughout (index.json: "bf16").
+func TestBF16Bounds(t *testing.T) {
+	tried := 0
+	for _, g := range readIndex(t).Models {
+		for _, c := range g.Cases {
+			if c.BF16 == nil {
+				continue
+			}
+			tried++
+			t.Run(g.Name+"/"+c.Name, func(t *testing.T) {
+				f, err := safetensors.Open(filepath.Join("testdata", g.Name, "goldens.safetensors"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				b := newBackend(t, tensor.BF16)
+				m, _, err := model.Open(b, openGolden(t, g, ""))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Free()
+				var a *nn.Adapter
+				if c.Adapter != nil {
+					bound, err := loadAdapter(t, m, adapterDir(g, *c.Adapter))
+					if err != nil {
+						t.Fatal(err)
+					}
+					p, err := model.Pack(m, bound)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer p.Free()
+					a = p.Adapter
+				}
+				for i := range g.PromptLengths {
+					n := string(rune('0' + i))
+					ids := goldenIDs(t, f, "ids/"+n)
+					want := golden(t, f, c.Name+"/"+n+"/logits")
+					mean := meanLogprobDiff(logits(t, b, m, a, ids, len(ids)), want, m.Spec.Vocab)
+					if mean > c.BF16.Mean {
+						t.Errorf("prompt %d: mean |Δlogprob| %.4f, torch in bfloat16 %.4f", i, mean, c.BF16.Mean)
+					}
+				}
+			})
+		}
+	}
+	if tried < 5 {
+		t.Errorf("only %d cases have a bfloat16 bound", tried)
+	}
+}
+
+// meanLogprobDiff compares log-softmaxes over all positions and tokens.
+func meanLogprobDiff(a, b []float32, vocab int) float64 {
+	lse := func(v []float32) float64 {
+		var s float64
+		for _, x := range v {
+			s += math.Exp(float64(x))
+		}
+		return math.Log(s)
+	}
+	var sum float64
+	for r := 0; r < len(a); r += vocab {
+		x, y := a[r:r+vocab], b[r:r+vocab]
+		la, lb := lse(x), lse(y)
+		for i := range x {
+			sum += math.Abs(float64(x[i]) - la - float64(y[i]) + lb)
+		}
+	}
+	return sum / float64(len(a))
+}
