@@ -38,7 +38,7 @@ func (r *Router) dispatch() {
 	}
 	for {
 		var to *link
-		c := r.queue.next(func(c *choice) bool {
+		c := r.queue.next(now, func(c *choice) bool {
 			to = r.place(c, cat, room, sent, now)
 			return to != nil
 		})
@@ -90,9 +90,6 @@ func (r *Router) giveUp(now time.Time) {
 // batch already, else in device memory, else the least loaded with room in the
 // batch. nil: it has to wait.
 func (r *Router) place(c *choice, cat *Catalogue, room map[*link]int, sent map[*link]map[string]bool, now time.Time) *link {
-	if now.Before(c.notBefore) {
-		return nil
-	}
 	var best *link
 	bestScore, tight := 0, false
 	var waited time.Duration

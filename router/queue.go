@@ -1,6 +1,10 @@
 package router
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // flow is the waiting work of one (tenant, adapter).
 type flow struct {
@@ -75,39 +79,65 @@ func (q *fairQueue) remove(c *choice) bool {
 	if !ok {
 		return false
 	}
-	for i, w := range f.waiting {
-		if w == c {
-			f.waiting = append(f.waiting[:i], f.waiting[i+1:]...)
-			q.len--
-			return true
-		}
+	i := slices.Index(f.waiting, c)
+	switch {
+	case i < 0:
+		return false
+	case i == 0: // the rule: nothing is moved
+		f.waiting[0] = nil
+		f.waiting = f.waiting[1:]
+	default:
+		f.waiting = slices.Delete(f.waiting, i, i+1)
 	}
-	return false
+	q.len--
+	return true
 }
 
 // charge adds served tokens to a flow.
 func (q *fairQueue) charge(k flowKey, tokens int) { q.flow(k).served += float64(tokens) }
 
+// head gives the first sequence of a flow that does not wait out a back-off,
+// nil when all do: a refused sequence keeps its place, but the others need not
+// wait for it.
+func (f *flow) head(now time.Time) *choice {
+	for _, c := range f.waiting {
+		if !now.Before(c.notBefore) {
+			return c
+		}
+	}
+	return nil
+}
+
 // next gives the head of the least served flow for which fits is true, or nil.
 // Ties go to the head that arrived first.
-func (q *fairQueue) next(fits func(*choice) bool) *choice {
+func (q *fairQueue) next(now time.Time, fits func(*choice) bool) *choice {
 	var best *flow
+	var first *choice
 	for _, f := range q.flows {
-		if len(f.waiting) == 0 || !fits(f.waiting[0]) {
+		c := f.head(now)
+		if c == nil || !fits(c) {
 			continue
 		}
-		if best == nil || f.served < best.served || f.served == best.served && f.waiting[0].order < best.waiting[0].order {
-			best = f
+		if best == nil || f.served < best.served || f.served == best.served && c.order < first.order {
+			best, first = f, c
 		}
 	}
 	if best == nil {
 		return nil
 	}
-	c := best.waiting[0]
-	best.waiting = best.waiting[1:]
-	q.len--
+	q.remove(first)
 	q.last = best
-	return c
+	return first
+}
+
+// all gives every waiting sequence, in order of arrival.
+func (q *fairQueue) all() []*choice {
+	var cs []*choice
+	for _, f := range q.flows {
+		cs = append(cs, f.waiting...)
+	}
+	slices.SortFunc(cs, func(a, b *choice) int { return cmp.Compare(a.order, b.order) })
+	return cs
 }
 
 // trim forgets idle flows once there are many: their counters only matter

@@ -180,7 +180,8 @@ func (r *Router) stop() {
 	for _, f := range rest {
 		f()
 	}
-	for c := r.queue.next(func(*choice) bool { return true }); c != nil; c = r.queue.next(func(*choice) bool { return true }) {
+	for _, c := range r.queue.all() {
+		r.queue.remove(c)
 		c.fail(ErrDraining)
 		r.ended(c)
 	}
