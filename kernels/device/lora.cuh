@@ -20,8 +20,9 @@
 // kept as two bfloat16 (16 bits of mantissa); the ranks are summed in order.
 //
 // Early start: with `early` the kernel may begin while the one before still
-// runs (programmatic dependent launch), and reads weights, terms and count
-// before it waits. So these must have been written before the kernel before.
+// runs (programmatic dependent launch); it reads weights, terms and count
+// before it waits. So a full dependency must lie between whatever wrote these
+// and the first early launch after it; a copy in front of the chain is one.
 #pragma once
 
 #include "lora_shrink.cuh"
@@ -29,7 +30,8 @@
 
 namespace chorale::lora {
 
-constexpr int32_t kPrefillRows = 256; // more rows than this take the larger tiles
+// Rows of a step up to which the small and the middle tiles are taken.
+constexpr int32_t kFewRows = 16, kDecodeRows = 256;
 
 // LoraLaunch describes one linear layer. Every field is a property of the
 // graph, not of the batch.
@@ -75,32 +77,54 @@ inline cudaError_t device_shape(DeviceShape *shape) {
 
 inline size_t work_list_bytes(int32_t terms) { return (static_cast<size_t>(terms) + 34) * sizeof(int32_t); }
 
-// launch starts a persistent kernel, in clusters of `cluster` blocks.
-template <class Args>
-cudaError_t launch(void (*kernel)(Args), const Args &args, int blocks, int threads, size_t shared, int cluster, bool early, cudaStream_t stream) {
-	if (shared > 48 * 1024) {
-		cudaError_t err = cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-		if (err != cudaSuccess) {
-			return err;
-		}
-	}
+// Launch is a kernel's shape: `blocks` of them, or as many clusters of `cluster`
+// blocks as the device holds at once. One more would start when the others have
+// done their share, and double the time.
+struct Launch {
+	int blocks, threads;
+	size_t shared;
+	int cluster;
+	bool early;
+};
+
+inline cudaError_t allow_shared(const void *kernel, size_t shared) {
+	return shared <= 48 * 1024 ? cudaSuccess : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+}
+
+template <class Args> cudaError_t launch(void (*kernel)(Args), const Args &args, const Launch &l, cudaStream_t stream) {
 	cudaLaunchAttribute attributes[2] = {};
-	int n = 0;
-	if (cluster > 1) {
-		attributes[n].id = cudaLaunchAttributeClusterDimension;
-		attributes[n++].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-	}
-	if (early) {
-		attributes[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-		attributes[n++].val.programmaticStreamSerializationAllowed = 1;
-	}
 	cudaLaunchConfig_t config = {};
-	config.gridDim = blocks;
-	config.blockDim = threads;
-	config.dynamicSmemBytes = shared;
+	config.gridDim = l.blocks;
+	config.blockDim = l.threads;
+	config.dynamicSmemBytes = l.shared;
 	config.stream = stream;
 	config.attrs = attributes;
-	config.numAttrs = n;
+	if (l.cluster > 1) {
+		attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+		attributes[config.numAttrs++].val.clusterDim = {static_cast<unsigned>(l.cluster), 1, 1};
+		struct Known { // the answer takes microseconds, and rarely changes
+			const void *kernel;
+			size_t shared;
+			int clusters;
+		};
+		static thread_local Known known = {};
+		if (known.kernel != reinterpret_cast<const void *>(kernel) || known.shared != l.shared) {
+			int clusters = 0;
+			cudaError_t err = allow_shared(reinterpret_cast<const void *>(kernel), l.shared);
+			if (err == cudaSuccess) {
+				err = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+			}
+			if (err != cudaSuccess) {
+				return err;
+			}
+			known = {reinterpret_cast<const void *>(kernel), l.shared, clusters};
+		}
+		config.gridDim = known.clusters * l.cluster;
+	}
+	if (l.early) {
+		attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+		attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+	}
 	return cudaLaunchKernelEx(&config, kernel, args);
 }
 
@@ -110,13 +134,14 @@ inline bool valid(const LoraLaunch &l) {
 
 template <class Shape> cudaError_t launch_shrink(const LoraLaunch &l, const DeviceShape &device, cudaStream_t stream) {
 	const ShrinkArgs args{l.terms, l.count, l.max_terms, static_cast<const bf16 *>(l.x), l.ldx, l.in, l.scratch};
-	const int blocks = device.processors * Shape::kBlocksPerSM / kShrinkBlocks * kShrinkBlocks;
+	const int blocks = device.processors * Shape::kBlocksPerSM;
 	if (device.clusters) {
 		const size_t shared = ShrinkParts<Shape, true>::kFloats * sizeof(float) + work_list_bytes(l.max_terms);
-		return launch(shrink_kernel<Shape, true>, args, blocks, kShrinkThreads, shared, kShrinkBlocks, l.early, stream);
+		return launch(shrink_kernel<Shape, true>, args, {blocks, kShrinkThreads, shared, kShrinkBlocks, l.early}, stream);
 	}
 	const size_t shared = ShrinkParts<Shape, false>::kFloats * sizeof(float) + work_list_bytes(l.max_terms);
-	return launch(shrink_kernel<Shape, false>, args, blocks, kShrinkThreads, shared, 1, false, stream);
+	const cudaError_t err = allow_shared(reinterpret_cast<const void *>(shrink_kernel<Shape, false>), shared);
+	return err != cudaSuccess ? err : launch(shrink_kernel<Shape, false>, args, {blocks, kShrinkThreads, shared, 1, false}, stream);
 }
 
 // lora_shrink computes v of every term. cudaErrorInvalidValue: a null pointer,
@@ -130,7 +155,7 @@ inline cudaError_t lora_shrink(const LoraLaunch &l, cudaStream_t stream) {
 	if (err != cudaSuccess) {
 		return err;
 	}
-	return l.rows > kPrefillRows ? launch_shrink<ShrinkPrefill>(l, device, stream) : launch_shrink<ShrinkDecode>(l, device, stream);
+	return l.rows > kDecodeRows ? launch_shrink<ShrinkPrefill>(l, device, stream) : launch_shrink<ShrinkDecode>(l, device, stream);
 }
 
 // lora_expand adds v B^T and biases to y. The rows of y that no term covers
@@ -145,14 +170,13 @@ inline cudaError_t lora_expand(const LoraLaunch &l, cudaStream_t stream) {
 		return err;
 	}
 	const ExpandArgs args{l.terms, l.count, l.max_terms, l.scratch, l.y, l.ldy};
-	const bool prefill = l.rows > kPrefillRows;
-	void (*kernel)(ExpandArgs) = nullptr;
-	if (l.y_float) {
-		kernel = prefill ? expand_kernel<kPrefillRowTiles, float> : expand_kernel<kDecodeRowTiles, float>;
-	} else {
-		kernel = prefill ? expand_kernel<kPrefillRowTiles, bf16> : expand_kernel<kDecodeRowTiles, bf16>;
-	}
-	return launch(kernel, args, device.processors * 4, kExpandThreads, work_list_bytes(l.max_terms), 1, l.early && device.clusters, stream);
+	const bool early = l.early && device.clusters;
+	const auto start = [&](auto shape) {
+		using Shape = decltype(shape);
+		void (*kernel)(ExpandArgs) = l.y_float ? expand_kernel<Shape, float> : expand_kernel<Shape, bf16>;
+		return launch(kernel, args, {device.processors * Shape::kBlocksPerSM, kExpandThreads, work_list_bytes(l.max_terms), 1, early}, stream);
+	};
+	return l.rows <= kFewRows ? start(ExpandFew{}) : l.rows <= kDecodeRows ? start(ExpandSome{}) : start(ExpandMany{});
 }
 
 // lora_expand_silu writes act [rows, ldact] bf16 = silu(gate) * up of all
@@ -169,8 +193,12 @@ inline cudaError_t lora_expand_silu(const LoraLaunch &l, void *act, int32_t ldac
 		return err;
 	}
 	const SiluArgs args{l.terms, l.count, l.max_terms, l.scratch, static_cast<const bf16 *>(l.y), static_cast<bf16 *>(act), l.ldy, ldact, l.rows, inter};
-	void (*kernel)(SiluArgs) = l.rows > kPrefillRows ? expand_silu_kernel<kPrefillRowTiles> : expand_silu_kernel<kDecodeRowTiles>;
-	return launch(kernel, args, device.processors * 4, kExpandThreads, work_list_bytes(l.max_terms), 1, l.early && device.clusters, stream);
+	const bool early = l.early && device.clusters;
+	const auto start = [&](auto shape) {
+		using Shape = decltype(shape);
+		return launch(expand_silu_kernel<Shape>, args, {device.processors * Shape::kBlocksPerSM, kExpandThreads, work_list_bytes(l.max_terms), 1, early}, stream);
+	};
+	return l.rows <= kDecodeRows ? start(SiluFew{}) : start(SiluMany{});
 }
 
 } // namespace chorale::lora

@@ -91,12 +91,12 @@ __device__ __forceinline__ void store_cols(float *p, const Cols &c, int n, bool 
 	}
 }
 
-// BBlock is a lane's part of 8 rows of b over 32 ranks (or the last 16).
-struct BBlock {
-	uint4 row[8];
+// BBlock is a lane's part of kRows rows of b over 32 ranks (or the last 16).
+template <int kRows> struct BBlock {
+	uint4 row[kRows];
 
-	// load reads block index of b's rows col .. col+7; rows past out and ranks
-	// past the stored row are zero.
+	// load reads block index of b's rows col .. col+kRows-1; rows past out and
+	// ranks past the stored row are zero.
 	__device__ __forceinline__ void load(const ch_lora_term &t, int32_t col, int32_t index) {
 		const int quad = threadIdx.x & 3;
 		const int32_t ldb = ch_lora_ldb(t.rank);
@@ -104,7 +104,7 @@ struct BBlock {
 		const int32_t k = index * 32 + quad * (pair ? 8 : 4);
 		const bf16 *b = static_cast<const bf16 *>(t.b) + static_cast<int64_t>(col) * ldb + k;
 #pragma unroll
-		for (int i = 0; i < 8; i++) {
+		for (int i = 0; i < kRows; i++) {
 			row[i] = make_uint4(0, 0, 0, 0);
 			if (k < ldb && col + i < t.out) {
 				if (pair) {
@@ -119,71 +119,63 @@ struct BBlock {
 	}
 };
 
-// Delta is a lane's part of v b^T for kN row tiles: 4 products side by side
-// give it 8 neighbouring columns of rows 2*quad and 2*quad+1 of each tile.
-template <int kN> struct Delta {
-	float acc[4][kN][4];
+// VBlock is a lane's part of kN row tiles of v over 32 ranks.
+template <int kN> struct VBlock {
+	uint4 tile[2][kN];
+
+	__device__ __forceinline__ void load(const ch_lora_term &t, const void *scratch, int32_t row_tile, int32_t last, int32_t index) {
+		const int32_t tiles = rank_tiles(t.rank);
+		const char *v = v_tile(const_cast<void *>(scratch), t, row_tile, 2 * index, tiles) + (threadIdx.x & 31) * 16;
+#pragma unroll
+		for (int h = 0; h < 2; h++) {
+#pragma unroll
+			for (int n = 0; n < kN; n++) {
+				tile[h][n] = make_uint4(0, 0, 0, 0);
+				if (row_tile + n < last && 2 * index + h < tiles) {
+					tile[h][n] = *reinterpret_cast<const uint4 *>(v + (static_cast<int64_t>(n) * tiles + h) * kTileBytes);
+				}
+			}
+		}
+	}
+};
+
+// Delta is a lane's part of v b^T for kN row tiles: kRows / 2 products side by
+// side give it kRows neighbouring columns of rows 2*quad and 2*quad+1 of each.
+template <int kRows, int kN> struct Delta {
+	float acc[kRows / 2][kN][4];
 
 	__device__ __forceinline__ void clear() {
 #pragma unroll
-		for (int i = 0; i < 4 * kN * 4; i++) {
-			(&acc[0][0][0])[i] = 0;
+		for (int i = 0; i < kRows * kN * 2; i++) {
+			acc[i / 4 / kN][i / 4 % kN][i % 4] = 0;
 		}
 	}
 
-	__device__ __forceinline__ void add(const BBlock &b, const uint4 (&v)[kN], bool second) {
+	// add sums over a block of 32 ranks; absent ranks are zero on both sides.
+	__device__ __forceinline__ void add(const BBlock<kRows> &b, const VBlock<kN> &v, bool pair) {
 #pragma unroll
-		for (int i = 0; i < 4; i++) {
-			const uint4 lo = b.row[2 * i], hi = b.row[2 * i + 1];
-			const uint32_t a0 = second ? lo.z : lo.x, a1 = second ? hi.z : hi.x, a2 = second ? lo.w : lo.y, a3 = second ? hi.w : hi.y;
-#pragma unroll
-			for (int n = 0; n < kN; n++) {
-				mma(acc[i][n], a0, a1, a2, a3, v[n].x, v[n].y);
-				mma(acc[i][n], a0, a1, a2, a3, v[n].z, v[n].w);
+		for (int h = 0; h < 2; h++) {
+			if (h == 1 && !pair) {
+				return;
 			}
-		}
-	}
-
-	// run sums over all ranks for row tiles tile .. tile+kN-1 (those below
-	// last). b holds the first block already, and still does for ranks up to 32.
-	__device__ __forceinline__ void run(const ch_lora_term &t, const void *scratch, int32_t col, int32_t tile, int32_t last, BBlock &b) {
-		const int32_t tiles = rank_tiles(t.rank), blocks = (tiles + 1) / 2;
-		const char *v0 = v_tile(const_cast<void *>(scratch), t, tile, 0, tiles) + (threadIdx.x & 31) * 16;
-		for (int32_t i = 0; i < blocks; i++) {
-			uint4 v[2][kN];
 #pragma unroll
-			for (int h = 0; h < 2; h++) {
+			for (int i = 0; i < kRows / 2; i++) {
+				const uint4 lo = b.row[2 * i], hi = b.row[2 * i + 1];
+				const uint32_t a0 = h ? lo.z : lo.x, a1 = h ? hi.z : hi.x, a2 = h ? lo.w : lo.y, a3 = h ? hi.w : hi.y;
 #pragma unroll
 				for (int n = 0; n < kN; n++) {
-					v[h][n] = make_uint4(0, 0, 0, 0);
-					if (tile + n < last && 2 * i + h < tiles) {
-						v[h][n] = *reinterpret_cast<const uint4 *>(v0 + (static_cast<int64_t>(n) * tiles + 2 * i + h) * kTileBytes);
-					}
+					mma(acc[i][n], a0, a1, a2, a3, v.tile[h][n].x, v.tile[h][n].y);
+					mma(acc[i][n], a0, a1, a2, a3, v.tile[h][n].z, v.tile[h][n].w);
 				}
 			}
-			if (i > 0) {
-				b.load(t, col, i);
-			}
-			add(b, v[0], false);
-			if (2 * i + 1 < tiles) {
-				add(b, v[1], true);
-			}
-		}
-		if (blocks > 1 && tile + kN < last) {
-			b.load(t, col, 0);
 		}
 	}
 
-	__device__ __forceinline__ Cols cols(int n, int odd) const {
-		Cols c;
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			c.v[2 * i] = acc[i][n][odd];
-			c.v[2 * i + 1] = acc[i][n][2 + odd];
-		}
-		return c;
-	}
+	__device__ __forceinline__ float at(int col, int n, int odd) const { return acc[col / 2][n][col % 2 * 2 + odd]; }
 };
+
+__device__ __forceinline__ int32_t rank_blocks(int32_t rank) { return (rank + 31) / 32; }
+__device__ __forceinline__ bool paired(const ch_lora_term &t, int32_t index) { return 2 * index + 1 < rank_tiles(t.rank); }
 
 struct ExpandArgs {
 	const ch_lora_term *terms;
@@ -194,9 +186,17 @@ struct ExpandArgs {
 	int32_t ldy;
 };
 
-// Row tiles of one item: few spread a small batch over the card, more read b
-// less often.
-constexpr int kDecodeRowTiles = 2, kPrefillRowTiles = 4;
+// Tile sizes: kTiles row tiles at once, kRowTiles of them per item. Few spread
+// a small batch over the card, more read b less often.
+struct ExpandFew {
+	static constexpr int kTiles = 1, kRowTiles = 1, kBlocksPerSM = 5;
+};
+struct ExpandSome {
+	static constexpr int kTiles = 2, kRowTiles = 2, kBlocksPerSM = 4;
+};
+struct ExpandMany {
+	static constexpr int kTiles = 2, kRowTiles = 4, kBlocksPerSM = 4;
+};
 
 __device__ __forceinline__ int32_t col_items(int32_t cols) { return (cols + kBlockCols - 1) / kBlockCols; }
 template <int kRowTiles> __device__ __forceinline__ int32_t row_items(int32_t rows) { return (row_tiles(rows) + kRowTiles - 1) / kRowTiles; }
@@ -204,9 +204,10 @@ template <int kRowTiles> __device__ __forceinline__ int32_t row_items(int32_t ro
 // lane_col is a lane's first column within its block's.
 __device__ __forceinline__ int lane_col() { return (threadIdx.x >> 5) * kWarpCols + ((threadIdx.x & 31) >> 2) * 8; }
 
-// expand_tiles adds a term to kN row tiles of a warp's columns.
+// expand_tiles adds a term to kN row tiles of a warp's columns. b holds the first
+// block of ranks, and does so again for the next tiles.
 template <int kN, class Y>
-__device__ __forceinline__ void expand_tiles(const ExpandArgs &p, const ch_lora_term &t, int32_t col, int32_t tile, int32_t last, BBlock &b) {
+__device__ __forceinline__ void expand_tiles(const ExpandArgs &p, const ch_lora_term &t, int32_t col, int32_t tile, int32_t last, BBlock<8> &b) {
 	const int quad = threadIdx.x & 3, width = min(8, t.out - col);
 	Y *const y0 = static_cast<Y *>(p.y) + static_cast<int64_t>(t.row0) * p.ldy + t.col + col;
 	const bool whole = width == 8 && (p.ldy & 7) == 0 && ((t.col + col) & 7) == 0;
@@ -216,61 +217,70 @@ __device__ __forceinline__ void expand_tiles(const ExpandArgs &p, const ch_lora_
 		const int32_t row = (tile + i / 2) * kTileRows + quad * 2 + i % 2;
 		y[i / 2][i % 2] = load_cols(static_cast<const Y *>(y0) + static_cast<int64_t>(row) * p.ldy, row < t.rows ? width : 0, whole && row < t.rows);
 	}
-	Delta<kN> delta;
+	Delta<8, kN> delta;
 	delta.clear();
-	if (true_rank(t) > 0) {
-		delta.run(t, p.scratch, col, tile, last, b);
+	const int32_t blocks = rank_blocks(true_rank(t));
+	for (int32_t i = 0; i < blocks; i++) {
+		VBlock<kN> v;
+		v.load(t, p.scratch, tile, last, i);
+		if (i > 0) {
+			b.load(t, col, i);
+		}
+		delta.add(b, v, paired(t, i));
+	}
+	if (blocks > 1 && tile + kN < last) {
+		b.load(t, col, 0);
 	}
 	const Cols bias = load_cols(t.bias + col, t.bias ? width : 0, false).wide();
 #pragma unroll
 	for (int i = 0; i < 2 * kN; i++) {
 		const int32_t row = (tile + i / 2) * kTileRows + quad * 2 + i % 2;
-		const Cols d = delta.cols(i / 2, i % 2);
 		Cols sum = y[i / 2][i % 2].wide();
 #pragma unroll
 		for (int c = 0; c < 8; c++) {
-			sum.v[c] += d.v[c] + bias.v[c];
+			sum.v[c] += delta.at(c, i / 2, i % 2) + bias.v[c];
 		}
 		store_cols(y0 + static_cast<int64_t>(row) * p.ldy, sum, row < t.rows ? width : 0, whole && row < t.rows);
 	}
 }
 
-template <int kRowTiles, class Y> __global__ void __launch_bounds__(kExpandThreads, 4) expand_kernel(ExpandArgs p) {
+template <class Shape, class Y> __global__ void __launch_bounds__(kExpandThreads, Shape::kBlocksPerSM) expand_kernel(ExpandArgs p) {
 	extern __shared__ int32_t storage[];
-	const int32_t n = min(*p.count, p.max_terms);
-	const WorkList work = make_work_list<kExpandThreads>(storage, n, [&](int32_t i) {
+	let_next_begin();
+	const WorkList work = make_work_list<kExpandThreads>(storage, term_count(p.terms, p.count, p.max_terms), [&](int32_t i) {
 		const ch_lora_term &t = p.terms[i];
 		const bool something = true_rank(t) > 0 || t.bias;
-		return something ? col_items(t.out) * row_items<kRowTiles>(t.rows) : 0;
+		return something ? col_items(t.out) * row_items<Shape::kRowTiles>(t.rows) : 0;
 	});
-	bool first = true;
-	int32_t at = 0;
-	for (int32_t item = blockIdx.x; item < work.items(); item += gridDim.x) {
+	int32_t item = blockIdx.x, at = 0;
+	if (item >= work.items() && item > 0) {
+		return; // the first block stays: one kernel never ends before the one before it
+	}
+	bool waited = false;
+	for (; item < work.items(); item += gridDim.x) {
 		at = work.term_of(item, at);
 		const ch_lora_term t = p.terms[at];
 		const int32_t across = col_items(t.out), index = item - work.first[at];
 		const int32_t col = index % across * kBlockCols + lane_col();
-		BBlock b;
+		BBlock<8> b;
 		if (true_rank(t) > 0) {
 			b.load(t, col, 0);
 		}
-		if (first) { // weights need not wait for v and y
+		if (!waited) { // weights need not wait for v and y
 			wait_for_previous();
-			let_next_begin();
-			first = false;
+			waited = true;
 		}
-		const int32_t begin = index / across * kRowTiles, last = min(row_tiles(t.rows), begin + kRowTiles);
-		for (int32_t tile = begin; tile < last; tile += 2) {
-			if (tile + 1 < last) {
-				expand_tiles<2, Y>(p, t, col, tile, last, b);
+		const int32_t begin = index / across * Shape::kRowTiles, last = min(row_tiles(t.rows), begin + Shape::kRowTiles);
+		for (int32_t tile = begin; tile < last; tile += Shape::kTiles) {
+			if (Shape::kTiles == 2 && tile + 1 < last) {
+				expand_tiles<Shape::kTiles, Y>(p, t, col, tile, last, b);
 			} else {
 				expand_tiles<1, Y>(p, t, col, tile, last, b);
 			}
 		}
 	}
-	if (first) {
+	if (!waited) {
 		wait_for_previous();
-		let_next_begin();
 	}
 }
 

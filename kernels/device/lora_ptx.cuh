@@ -31,9 +31,9 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
-// let_next_begin allows the next kernel's prologue. It comes after this
-// kernel's own wait, so a prologue may read whatever was written two kernels
-// before it: weights and term tables, never activations.
+// let_next_begin allows the next kernel's prologue, from this kernel's first
+// instruction on. So a chain of such kernels may all have begun before the
+// first has ended; their prologues read only what was written before the chain.
 __device__ __forceinline__ void let_next_begin() {
 #if __CUDA_ARCH__ >= 900
 	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -52,14 +52,42 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
-// store_remote writes v to the same shared-memory address of another block of
-// the cluster.
-__device__ __forceinline__ void store_remote(float *local, uint32_t block, float v) {
+__device__ __forceinline__ uint32_t shared_address(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+// A mailbox counts the bytes that arrive in shared memory; its phase ends when
+// the owner has named their number and all are there.
+__device__ __forceinline__ void mailbox_init(uint64_t *box) {
 #if __CUDA_ARCH__ >= 900
-	uint32_t to;
-	uint32_t from = static_cast<uint32_t>(__cvta_generic_to_shared(local));
-	asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(from), "r"(block));
-	asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(to), "f"(v) : "memory");
+	asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(box)) : "memory");
+#endif
+}
+
+__device__ __forceinline__ void mailbox_expect(uint64_t *box, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(box)), "r"(bytes) : "memory");
+#endif
+}
+
+__device__ __forceinline__ void mailbox_wait(uint64_t *box, uint32_t parity) {
+#if __CUDA_ARCH__ >= 900
+	uint32_t done = 0;
+	while (!done) {
+		asm volatile("{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+		             : "=r"(done)
+		             : "r"(shared_address(box)), "r"(parity)
+		             : "memory");
+	}
+#endif
+}
+
+// post writes 4 values to the same shared-memory address of another block of
+// the cluster and counts them in its mailbox.
+__device__ __forceinline__ void post(const float *local, const uint64_t *box, uint32_t block, float4 v) {
+#if __CUDA_ARCH__ >= 900
+	uint32_t to, counted;
+	asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(shared_address(local)), "r"(block));
+	asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(counted) : "r"(shared_address(box)), "r"(block));
+	asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(counted) : "memory");
 #endif
 }
 

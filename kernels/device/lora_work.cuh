@@ -3,7 +3,7 @@
 // in device memory change.
 #pragma once
 
-#include "lora_term.cuh"
+#include "lora_ptx.cuh"
 
 namespace chorale::lora {
 
@@ -26,6 +26,21 @@ struct WorkList {
 		return lo;
 	}
 };
+
+// leads says whether term i is the first of its rows: the terms of one adapter
+// have equal rows and stand side by side.
+__device__ __forceinline__ bool leads(const ch_lora_term *terms, int32_t i) {
+	return i == 0 || terms[i].row0 != terms[i - 1].row0 || terms[i].rows != terms[i - 1].rows;
+}
+
+// term_count reads how many terms there are, and asks for the terms themselves
+// on the way: both come from far, and one need not wait for the other.
+__device__ __forceinline__ int32_t term_count(const ch_lora_term *terms, const int32_t *count, int32_t max_terms) {
+	for (int32_t i = threadIdx.x * 2; i < max_terms && i < 2048; i += blockDim.x * 2) {
+		prefetch_l2(terms + i);
+	}
+	return min(*count, max_terms);
+}
 
 // make_work_list counts items(index) for index 0..n-1 and sums them up, with
 // the whole block. storage has n + 33 words.

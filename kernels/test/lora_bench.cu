@@ -4,9 +4,11 @@
 //	nvcc -std=c++17 -O3 -arch=sm_90 -Ikernels/device kernels/test/lora_bench.cu -lcublas -o lora_bench
 //	lora_bench [result.json] [seconds]
 //
-// serial_us: shrink and expand one after another, nothing else in the graph.
-// added_us: graph of the base GEMMs and activations with LoRA, less the graph
-// without. floor_us: bytes of the adapters over the read bandwidth of this run.
+// serial: shrink and expand one after another, nothing else in the graph; early:
+// with early start; fused: also with the fused activation, less the plain one.
+// side, front: graph of the base GEMMs and activations with LoRA, less the graph
+// without; shrink on a branch beside the GEMM, or in front of it. floor: bytes
+// of the adapters over the read bandwidth of this run.
 #include "lora.cuh"
 
 #include <cublas_v2.h>
@@ -141,7 +143,7 @@ double median_us(Bench &b, const std::function<void()> &work) {
 		elapsed(b, work);
 	}
 	double total = 0;
-	while (us.size() < 7 || (total < 60e3 && us.size() < 50)) {
+	while (us.size() < 7 || (total < 25e3 && us.size() < 30)) {
 		us.push_back(elapsed(b, work));
 		total += us.back();
 	}
@@ -205,8 +207,11 @@ void upload_terms(Bench &b, const Config &c) {
 	CHECK(cudaMemcpy(b.counts, counts.data(), counts.size() * sizeof(int32_t), cudaMemcpyHostToDevice));
 }
 
+// Mode says what goes into a graph.
 struct Mode {
-	bool gemm, lora, side, early, shrink_only;
+	bool gemm, act, shrink, expand, side, early;
+	int only = -1;      // one site, or all
+	bool empty = false; // no terms: what the launches alone cost
 };
 
 LoraLaunch launch_of(Bench &b, int rows, int layer, int s, bool early) {
@@ -232,31 +237,34 @@ void gemm(Bench &b, int rows, int layer, int s) {
 	                   CUDA_R_16BF, t.out, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
 }
 
-// record puts one linear layer into the graph: with the GEMM, shrink runs
-// before it or on a branch beside it.
+// record puts one linear layer into the graph. shrink runs before the GEMM or on
+// a branch beside it; the activation is the fused one where adapters are.
 void record(Bench &b, const Mode &m, int rows, int layer, int s) {
 	LoraLaunch l = launch_of(b, rows, layer, s, m.early);
-	if (m.lora && m.side) {
+	if (m.empty) {
+		l.count = b.counts + kLayers * kSites;
+	}
+	if (m.shrink && m.side) {
 		l.early = false;
 		CHECK(cudaEventRecord(b.fork, b.stream));
 		CHECK(cudaStreamWaitEvent(b.side, b.fork, 0));
 		CHECK(lora_shrink(l, b.side));
 		CHECK(cudaEventRecord(b.join, b.side));
-	} else if (m.lora) {
+	} else if (m.shrink) {
 		CHECK(lora_shrink(l, b.stream));
 	}
 	if (m.gemm) {
 		gemm(b, rows, layer, s);
 	}
-	if (m.lora && m.side) {
+	if (m.shrink && m.side) {
 		CHECK(cudaStreamWaitEvent(b.stream, b.join, 0));
 	}
-	if (m.gemm && s == 2) { // activation, with or without adapters
-		if (!m.lora) {
-			l.count = b.counts + kLayers * kSites; // zero
+	if (m.act && s == 2) {
+		if (!m.expand) {
+			l.count = b.counts + kLayers * kSites; // zero: the plain activation
 		}
 		CHECK(lora_expand_silu(l, b.act, 14336, 14336, b.stream));
-	} else if (m.lora && !m.shrink_only) {
+	} else if (m.expand) {
 		CHECK(lora_expand(l, b.stream));
 	}
 }
@@ -267,7 +275,9 @@ double graph_us(Bench &b, const Mode &m, int rows) {
 	CHECK(cudaStreamBeginCapture(b.stream, cudaStreamCaptureModeThreadLocal));
 	for (int layer = 0; layer < kLayers; layer++) {
 		for (int s = 0; s < kSites; s++) {
-			record(b, m, rows, layer, s);
+			if (m.only < 0 || m.only == s) {
+				record(b, m, rows, layer, s);
+			}
 		}
 	}
 	CHECK(cudaStreamEndCapture(b.stream, &graph));
@@ -279,19 +289,27 @@ double graph_us(Bench &b, const Mode &m, int rows) {
 }
 
 struct Result {
-	double serial, early, shrink, base, added_side, added_early, floor;
+	double floor, serial, early, fused, base, side, front;
+	double shrink[kSites], expand[kSites], silu; // us per kernel, early start
 };
 
 Result measure(Bench &b, const Config &c) {
+	//            gemm   act    shrink expand side   early
 	upload_terms(b, c);
 	Result r{};
 	r.floor = c.rank_sum() * 2621440.0 * 2 / b.bandwidth * 1e6;
-	r.serial = graph_us(b, {false, true, false, false, false}, c.rows);
-	r.early = graph_us(b, {false, true, false, true, false}, c.rows);
-	r.shrink = graph_us(b, {false, true, false, true, true}, c.rows);
-	r.base = graph_us(b, {true, false, false, false, false}, c.rows);
-	r.added_side = graph_us(b, {true, true, true, false, false}, c.rows) - r.base;
-	r.added_early = graph_us(b, {true, true, false, true, false}, c.rows) - r.base;
+	r.serial = graph_us(b, {false, false, true, true, false, false}, c.rows);
+	r.early = graph_us(b, {false, false, true, true, false, true}, c.rows);
+	const double act = graph_us(b, {false, true, false, false, false, true, 2}, c.rows);
+	r.fused = graph_us(b, {false, true, true, true, false, true}, c.rows) - act;
+	r.base = graph_us(b, {true, true, false, false, false, false}, c.rows);
+	r.side = graph_us(b, {true, true, true, true, true, false}, c.rows) - r.base;
+	r.front = graph_us(b, {true, true, true, true, false, true}, c.rows) - r.base;
+	for (int s = 0; s < kSites; s++) {
+		r.shrink[s] = graph_us(b, {false, false, true, false, false, true, s}, c.rows) / kLayers;
+		r.expand[s] = graph_us(b, {false, false, false, true, false, true, s}, c.rows) / kLayers;
+	}
+	r.silu = (graph_us(b, {false, true, false, true, false, true, 2}, c.rows) - act) / kLayers;
 	return r;
 }
 
@@ -325,7 +343,11 @@ int main(int argc, char **argv) {
 	cudaDeviceProp prop;
 	CHECK(cudaGetDeviceProperties(&prop, 0));
 	printf("%s, read bandwidth %.3f TB/s; us per set of 32 layers\n", prop.name, b.bandwidth / 1e12);
-	printf("%5s %4s %8s %8s | %8s %8s %8s | %8s %9s %9s | %6s %6s\n", "rows", "D", "rank", "floor", "serial", "early", "shrink", "base", "add side", "add early", "x", "%");
+	printf("%5s %4s %7s %6s | %6s %6s %6s | %6s %6s %6s | %5s %5s | shrink: qkv o gate_up down | expand, fused gate_up\n", "rows", "D", "rank", "floor", "serial", "early", "fused", "base", "side", "front", "x", "%");
+	for (int rows : {1, 64, 256}) {
+		printf("rows %d without terms: shrink + expand %.0f, early %.0f\n", rows, graph_us(b, {false, false, true, true, false, false, -1, true}, rows),
+		       graph_us(b, {false, false, true, true, false, true, -1, true}, rows));
+	}
 	std::string json = "{\"device\": \"" + std::string(prop.name) + "\", \"read_tb_s\": " + std::to_string(b.bandwidth / 1e12) + ", \"layers\": 32, \"results\": [";
 	bool first = true;
 	for (const Config &c : configs()) {
@@ -334,14 +356,14 @@ int main(int argc, char **argv) {
 			break;
 		}
 		const Result r = measure(b, c);
-		const double added = std::min(r.added_side, r.added_early);
-		printf("%5d %4d %8s %8.0f | %8.0f %8.0f %8.0f | %8.0f %9.0f %9.0f | %6.2f %6.1f\n", c.rows, c.adapters, c.name.c_str(), r.floor, r.serial, r.early, r.shrink, r.base, r.added_side,
-		       r.added_early, added / r.floor, added / r.base * 100);
+		const double added = std::min(r.side, r.front);
+		printf("%5d %4d %7s %6.0f | %6.0f %6.0f %6.0f | %6.0f %6.0f %6.0f | %5.2f %5.1f | %.1f %.1f %.1f %.1f | %.1f %.1f %.1f %.1f, %.1f\n", c.rows, c.adapters, c.name.c_str(), r.floor, r.serial, r.early,
+		       r.fused, r.base, r.side, r.front, added / r.floor, added / r.base * 100, r.shrink[0], r.shrink[1], r.shrink[2], r.shrink[3], r.expand[0], r.expand[1], r.expand[2], r.expand[3], r.silu);
 		char line[512];
 		snprintf(line, sizeof line,
-		         "%s\n{\"rows\": %d, \"adapters\": %d, \"rank\": \"%s\", \"rank_sum\": %d, \"floor_us\": %.1f, \"serial_us\": %.1f, \"serial_early_us\": %.1f, \"shrink_us\": %.1f, "
-		         "\"base_us\": %.1f, \"added_side_us\": %.1f, \"added_early_us\": %.1f}",
-		         first ? "" : ",", c.rows, c.adapters, c.name.c_str(), c.rank_sum(), r.floor, r.serial, r.early, r.shrink, r.base, r.added_side, r.added_early);
+		         "%s\n{\"rows\": %d, \"adapters\": %d, \"rank\": \"%s\", \"rank_sum\": %d, \"floor_us\": %.1f, \"serial_us\": %.1f, \"serial_early_us\": %.1f, \"serial_fused_us\": %.1f, "
+		         "\"base_us\": %.1f, \"added_side_us\": %.1f, \"added_front_us\": %.1f}",
+		         first ? "" : ",", c.rows, c.adapters, c.name.c_str(), c.rank_sum(), r.floor, r.serial, r.early, r.fused, r.base, r.side, r.front);
 		json += line;
 		first = false;
 	}
