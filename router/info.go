@@ -14,6 +14,12 @@ type ModelInfo struct {
 	Created     time.Time
 }
 
+// IsBase tells whether a name means the base model: its served name, its path
+// or "default". No adapter may be called so.
+func (m ModelInfo) IsBase(name string) bool {
+	return name == "default" || name != "" && (name == m.Name || name == m.Path)
+}
+
 // GroupState is the router's picture of one worker group.
 type GroupState struct {
 	Address   string

@@ -19,6 +19,7 @@ import (
 	"chorale/internal/hub"
 	"chorale/internal/peft"
 	pb "chorale/proto/gen/chorale/v1"
+	"chorale/router"
 	"chorale/services/adapters"
 	"chorale/services/auth"
 	"chorale/services/rpc"
@@ -103,6 +104,17 @@ func (r *managerRole) run(ctx context.Context) error {
 	return r.m.Run(ctx)
 }
 
+// checkNames refuses adapters of the command line that are called like the base
+// model.
+func (r *managerRole) checkNames(m router.ModelInfo) error {
+	for _, a := range r.initial {
+		if m.IsBase(a.Name) {
+			return fmt.Errorf("--lora-paths %s=%s: the name means the base model", a.Name, a.Path)
+		}
+	}
+	return nil
+}
+
 // loadInitial loads the adapters of the command line, several at once, and
 // infers from them the limits that no flag gives, as SGLang does. Those that
 // are registered with the same content already are left as they are.
@@ -127,8 +139,16 @@ func (r *managerRole) loadInitial(ctx context.Context) error {
 	}
 	l := infer(r.limits, loaded)
 	r.m.Restrict(l)
-	r.log.Info("adapters that may be loaded", zap.Int("max_lora_rank", l.MaxRank), zap.Strings("lora_target_modules", l.TargetModules))
+	r.log.Info("adapters that may be loaded", zap.Int("max_lora_rank", l.MaxRank), zap.Strings("lora_target_modules", named(l.TargetModules)))
 	return nil
+}
+
+// named spells a list of modules as --lora-target-modules takes it.
+func named(modules []string) []string {
+	if len(modules) == 0 {
+		return []string{"all"}
+	}
+	return modules
 }
 
 // infer fills the limits that the operator has not set from the adapters that

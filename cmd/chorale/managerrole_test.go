@@ -7,6 +7,7 @@ import (
 
 	"chorale/adaptermgr"
 	"chorale/internal/peft"
+	"chorale/router"
 )
 
 // TestInfer: limits that no flag gives are those of the adapters that the
@@ -33,5 +34,19 @@ func TestInfer(t *testing.T) {
 		if diff := cmp.Diff(c.want, infer(c.given, from)); diff != "" {
 			t.Errorf("%s: %s", c.name, diff)
 		}
+	}
+}
+
+// TestCheckNames: an adapter that is called like the base model would hide it.
+func TestCheckNames(t *testing.T) {
+	m := router.ModelInfo{Name: "base", Path: "/m/base.gguf"}
+	for _, name := range []string{"base", "default", "/m/base.gguf"} {
+		r := &managerRole{initial: []initial{{Name: "a", Path: "a"}, {Name: name, Path: "b"}}}
+		if err := r.checkNames(m); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	if err := (&managerRole{initial: []initial{{Name: "a", Path: "a"}}}).checkNames(m); err != nil {
+		t.Error(err)
 	}
 }

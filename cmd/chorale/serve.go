@@ -77,6 +77,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := m.checkNames(rr.r.Model()); err != nil {
+		return err
+	}
 	team.start(task{"worker", w.run})
 	team.start(task{"worker grpc", stopWith(w.server.Server, w.server.ServeLoop)})
 	team.start(task{"adaptermgr", m.run})

@@ -21,19 +21,22 @@ import (
 type Forwarder struct {
 	pb.UnimplementedAdapterServiceServer
 	to   pb.AdapterServiceClient
-	seen Seer
+	seen Router
 	quit context.Context // ends with Close
 	stop context.CancelFunc
 }
 
-// Seer waits until it has seen a revision of the registry; the router does.
-type Seer interface {
+// Router is what a forwarder asks the router.
+type Router interface {
+	// WaitRevision waits until the router has seen a revision of the registry.
 	WaitRevision(ctx context.Context, revision uint64) error
+	// Model knows the base model's names.
+	Model() router.ModelInfo
 }
 
 // NewForwarder makes a forwarder to a manager. Loads and unloads are answered
 // when seen has seen them, so that a client's next request finds them done.
-func NewForwarder(to pb.AdapterServiceClient, seen Seer) *Forwarder {
+func NewForwarder(to pb.AdapterServiceClient, seen Router) *Forwarder {
 	f := &Forwarder{to: to, seen: seen}
 	f.quit, f.stop = context.WithCancel(context.Background())
 	return f
@@ -65,8 +68,13 @@ func with(ctx context.Context) context.Context {
 	return ctx
 }
 
-// LoadAdapter forwards and waits until the router serves what was loaded.
+// LoadAdapter forwards and waits until the router serves what was loaded. The
+// base model's names are refused: the manager does not know them, and either
+// the adapter or the base model could not be asked for.
 func (f *Forwarder) LoadAdapter(ctx context.Context, r *pb.LoadAdapterRequest) (*pb.LoadAdapterResponse, error) {
+	if f.seen.Model().IsBase(r.GetName()) {
+		return nil, Status(fmt.Errorf("adapter %q: %w: it means the base model", r.GetName(), adaptermgr.ErrName)).Err()
+	}
 	resp, err := f.to.LoadAdapter(with(ctx), r)
 	if err == nil {
 		err = f.wait(ctx, resp.GetRevision())

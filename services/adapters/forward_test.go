@@ -65,6 +65,24 @@ func (h heard) WaitRevision(ctx context.Context, rev uint64) error {
 	}
 }
 
+func (heard) Model() router.ModelInfo { return router.ModelInfo{Name: "base", Path: "/models/base"} }
+
+// TestForwarderBaseNames: no adapter takes a name that means the base model.
+func TestForwarderBaseNames(t *testing.T) {
+	h := make(heard)
+	close(h)
+	f := adapters.NewForwarder(remote{}, h)
+	for _, name := range []string{"base", "/models/base", "default"} {
+		_, err := f.LoadAdapter(t.Context(), &pb.LoadAdapterRequest{Name: name})
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "it means the base model") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := f.LoadAdapter(t.Context(), &pb.LoadAdapterRequest{Name: "bass"}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestForwarderWaits: a change is answered when the router has heard of it, or
 // with an error when it does not hear of it in time.
 func TestForwarderWaits(t *testing.T) {

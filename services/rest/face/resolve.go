@@ -30,7 +30,7 @@ func ResolveModel(m router.ModelInfo, c *router.Catalogue, model string) (choice
 	if c != nil && c.Adapters[model] != nil {
 		return choice, true, nil
 	}
-	if isBase(m, model) {
+	if m.IsBase(model) {
 		return Choice{}, false, nil
 	}
 	if adapter, found := cutBase(m, model); found {
@@ -47,16 +47,11 @@ func ResolveModel(m router.ModelInfo, c *router.Catalogue, model string) (choice
 // hold colons (a path). Blanks around the colon do not count.
 func cutBase(m router.ModelInfo, model string) (adapter string, ok bool) {
 	for i := 0; i < len(model); i++ {
-		if model[i] == ':' && isBase(m, strings.TrimSpace(model[:i])) {
+		if model[i] == ':' && m.IsBase(strings.TrimSpace(model[:i])) {
 			return strings.TrimSpace(model[i+1:]), true
 		}
 	}
 	return "", false
-}
-
-// isBase tells whether a name means the base model.
-func isBase(m router.ModelInfo, name string) bool {
-	return name == "default" || name != "" && (name == m.Name || name == m.Path)
 }
 
 // Explain turns the router's refusal of an adapter into OpenAI's: the model
