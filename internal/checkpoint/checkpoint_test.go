@@ -374,6 +374,9 @@ func TestGGUFConfig(t *testing.T) {
 	if c := config(set(meta, "llama.rope.dimension_count", uint32(2)), ts); c["partial_rotary_factor"] != 0.5 {
 		t.Errorf("partial rotation: %v", c["partial_rotary_factor"])
 	}
+	if w, ok := config(meta, ts)["sliding_window"]; w != nil || !ok {
+		t.Errorf("no window is %v, %v: it must be null, lest it be the family's default", w, ok)
+	}
 	if c := config(set(meta, "llama.attention.sliding_window", uint32(32)), ts); c["sliding_window"] != 32.0 {
 		t.Errorf("window: %v", c["sliding_window"])
 	}

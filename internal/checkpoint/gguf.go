@@ -143,6 +143,7 @@ func (g *ggufFile) config() ([]byte, error) {
 	if n := g.int("rope.dimension_count", g.dim); n != g.dim {
 		c["partial_rotary_factor"] = float64(n) / float64(g.dim)
 	}
+	c["sliding_window"] = nil // none, which is not the family's default
 	if w := g.int("attention.sliding_window", 0); w > 0 {
 		c["sliding_window"] = w
 		if strings.HasPrefix(g.arch, "qwen") {

@@ -12,7 +12,8 @@ import (
 // ErrConfig reports a configuration that is broken or not supported.
 var ErrConfig = errors.New("model configuration")
 
-// Config is config.json. Pointers tell absent from zero.
+// Config is config.json. Pointers tell null, and absent without a default, from
+// zero.
 type Config struct {
 	ModelType     string   `json:"model_type"`
 	Architectures []string `json:"architectures"`
@@ -105,10 +106,14 @@ func (v *IDs) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Parse reads config.json.
+// Parse reads config.json. Keys that it leaves out have their family's default.
 func Parse(b []byte) (*Config, error) {
-	c := &Config{}
-	if err := json.Unmarshal(b, c); err != nil {
+	var family struct {
+		ModelType string `json:"model_type"`
+	}
+	_ = json.Unmarshal(b, &family) // what is wrong shows below
+	c := defaults(family.ModelType)
+	if err := json.Unmarshal(b, &c); err != nil {
 		return nil, fmt.Errorf("%w: config.json: %w", ErrConfig, named(b, err))
 	}
 	if c.ModelType == "" {
@@ -117,7 +122,7 @@ func Parse(b []byte) (*Config, error) {
 	if len(c.QuantizationConfig) > 0 && string(c.QuantizationConfig) != "null" {
 		return nil, fmt.Errorf("%w: quantization_config is not supported; use an unquantised checkpoint or a GGUF file", ErrConfig)
 	}
-	return c, nil
+	return &c, nil
 }
 
 // named says which of the token id fields is wrong: encoding/json tells that of

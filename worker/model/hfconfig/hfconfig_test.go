@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"chorale/worker/model/decoder"
 	"chorale/worker/model/hfconfig"
 	"chorale/worker/model/mistral"
@@ -241,5 +243,38 @@ func TestDefaults(t *testing.T) {
 	q, err = qwen2.Spec(parse(t, nil))
 	if err != nil || !q.QKVBias || q.OBias || q.QKNorm {
 		t.Errorf("qwen2: %+v, %v", q, err)
+	}
+}
+
+// TestFamilyDefaults compares what absent and null keys mean with transformers
+// (testdata/defaults.py).
+func TestFamilyDefaults(t *testing.T) {
+	b, err := os.ReadFile("testdata/defaults.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct{ Given, Want json.RawMessage }
+	if err := json.Unmarshal(b, &cases); err != nil || len(cases) < 16 {
+		t.Fatalf("%d cases, %v", len(cases), err)
+	}
+	families := map[string]func(*hfconfig.Config) (decoder.Spec, error){
+		"llama": (*hfconfig.Config).Spec, "mistral": mistral.Spec, "qwen2": qwen2.Spec, "qwen3": qwen3.Spec,
+	}
+	for _, c := range cases {
+		var want *hfconfig.Config // without defaults of its own
+		got, err := hfconfig.Parse(c.Given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(c.Want, &want); err != nil {
+			t.Fatal(err)
+		}
+		want.ModelType, want.UseSlidingWindow = got.ModelType, got.UseSlidingWindow
+		spec := families[got.ModelType]
+		g, gotErr := spec(got)
+		w, wantErr := spec(want)
+		if diff := cmp.Diff(w, g); diff != "" || gotErr != nil || wantErr != nil {
+			t.Errorf("%s: %v, %v (-want +got):\n%s", c.Given, gotErr, wantErr, diff)
+		}
 	}
 }
