@@ -132,16 +132,14 @@ inline bool valid(const LoraLaunch &l) {
 	return l.terms && l.count && l.scratch && l.max_terms >= 1 && l.max_terms <= 4096 && l.rows >= 1;
 }
 
-template <class Shape> cudaError_t launch_shrink(const LoraLaunch &l, const DeviceShape &device, cudaStream_t stream) {
+template <class Shape, bool kClusters> cudaError_t launch_shrink(const LoraLaunch &l, const DeviceShape &device, cudaStream_t stream) {
 	const ShrinkArgs args{l.terms, l.count, l.max_terms, static_cast<const bf16 *>(l.x), l.ldx, l.in, l.scratch};
-	const int blocks = device.processors * Shape::kBlocksPerSM;
-	if (device.clusters) {
-		const size_t shared = ShrinkParts<Shape, true>::kFloats * sizeof(float) + work_list_bytes(l.max_terms);
-		return launch(shrink_kernel<Shape, true>, args, {blocks, kShrinkThreads, shared, kShrinkBlocks, l.early}, stream);
+	const size_t shared = ShrinkParts<Shape, kClusters>::kFloats * sizeof(float) + work_list_bytes(l.max_terms);
+	const cudaError_t err = kClusters ? cudaSuccess : allow_shared(reinterpret_cast<const void *>(shrink_kernel<Shape, kClusters>), shared);
+	if (err != cudaSuccess) {
+		return err;
 	}
-	const size_t shared = ShrinkParts<Shape, false>::kFloats * sizeof(float) + work_list_bytes(l.max_terms);
-	const cudaError_t err = allow_shared(reinterpret_cast<const void *>(shrink_kernel<Shape, false>), shared);
-	return err != cudaSuccess ? err : launch(shrink_kernel<Shape, false>, args, {blocks, kShrinkThreads, shared, 1, false}, stream);
+	return launch(shrink_kernel<Shape, kClusters>, args, {device.processors * Shape::kBlocksPerSM, kShrinkThreads, shared, kClusters ? kShrinkBlocks : 1, kClusters && l.early}, stream);
 }
 
 // lora_shrink computes v of every term. cudaErrorInvalidValue: a null pointer,
@@ -155,7 +153,10 @@ inline cudaError_t lora_shrink(const LoraLaunch &l, cudaStream_t stream) {
 	if (err != cudaSuccess) {
 		return err;
 	}
-	return l.rows > kDecodeRows ? launch_shrink<ShrinkPrefill>(l, device, stream) : launch_shrink<ShrinkDecode>(l, device, stream);
+	if (!device.clusters) { // the large tiles of a whole cluster do not fit one block
+		return launch_shrink<ShrinkDecode, false>(l, device, stream);
+	}
+	return l.rows > kDecodeRows ? launch_shrink<ShrinkPrefill, true>(l, device, stream) : launch_shrink<ShrinkDecode, true>(l, device, stream);
 }
 
 // lora_expand adds v B^T and biases to y. The rows of y that no term covers

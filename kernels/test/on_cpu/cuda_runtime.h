@@ -1,0 +1,3 @@
+// Stands in for CUDA's header when kernels are compiled for the CPU.
+#pragma once
+#include "on_cpu.h"

@@ -1,0 +1,282 @@
+// Runs CUDA kernels on the CPU, for tests where there is no GPU: the words of
+// CUDA C++ that the LoRA kernels use. The threads of a block are fibers that
+// take turns at barriers and warp-wide operations; blocks run one after
+// another. Clusters, and races between threads, are beyond it.
+//
+//	g++ -std=c++20 -O2 -x c++ -DCHORALE_ON_CPU -Ikernels/test/on_cpu -Ikernels/device kernels/test/lora_test.cu -o lora_test_cpu
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct uint2 {
+	uint32_t x, y;
+};
+struct alignas(16) uint4 {
+	uint32_t x, y, z, w;
+};
+struct float2 {
+	float x, y;
+};
+struct alignas(16) float4 {
+	float x, y, z, w;
+};
+struct dim3 {
+	unsigned x = 1, y = 1, z = 1;
+	dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+struct __nv_bfloat16 {
+	uint16_t bits;
+};
+struct __nv_bfloat162 {
+	__nv_bfloat16 x, y;
+};
+inline float __uint_as_float(uint32_t u) {
+	float f;
+	memcpy(&f, &u, 4);
+	return f;
+}
+inline float __bfloat162float(__nv_bfloat16 b) { return __uint_as_float(uint32_t{b.bits} << 16); }
+inline __nv_bfloat16 __float2bfloat16_rn(float f) {
+	uint32_t u;
+	memcpy(&u, &f, 4);
+	if (f != f) {
+		return {0x7fff};
+	}
+	return {static_cast<uint16_t>((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+}
+inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {__float2bfloat16_rn(a), __float2bfloat16_rn(b)}; }
+inline float __expf(float x) { return expf(x); }
+template <class T> T __ldg(const T *p) { return *p; }
+using std::max;
+using std::min;
+
+namespace on_cpu {
+
+// Warp collects what its lanes bring to a warp-wide operation.
+struct Warp {
+	uint32_t arrived = 0, generation = 0;
+	uint32_t in[32][8];
+	float d[32][4];
+};
+
+struct Block {
+	std::vector<ucontext_t> fibers;
+	std::vector<std::unique_ptr<char[]>> stacks;
+	std::vector<Warp> warps;
+	std::vector<char> done;
+	ucontext_t scheduler;
+	unsigned current = 0, arrived = 0, generation = 0, live = 0;
+	std::function<void()> body;
+};
+inline Block *block = nullptr;
+
+inline void yield() { swapcontext(&block->fibers[block->current], &block->scheduler); }
+
+} // namespace on_cpu
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+inline void __syncthreads() {
+	on_cpu::Block &b = *on_cpu::block;
+	const unsigned mine = b.generation;
+	if (++b.arrived == b.live) {
+		b.arrived = 0;
+		b.generation++;
+	}
+	while (b.generation == mine) {
+		on_cpu::yield();
+	}
+}
+
+namespace on_cpu {
+
+// together calls all once, when the 32 lanes of this warp have arrived.
+template <class F> void together(Warp &w, F all) {
+	const uint32_t mine = w.generation;
+	if (++w.arrived == 32) {
+		all();
+		w.arrived = 0;
+		w.generation++;
+	}
+	while (w.generation == mine) {
+		yield();
+	}
+}
+
+inline void start_fiber() {
+	block->body();
+	block->done[block->current] = 1;
+	block->live--;
+	yield();
+}
+
+inline void run_block(unsigned threads, const std::function<void()> &body) {
+	Block b;
+	constexpr size_t kStack = 128 * 1024;
+	block = &b;
+	b.fibers.resize(threads);
+	b.warps.resize((threads + 31) / 32);
+	b.done.assign(threads, 0);
+	b.live = threads;
+	b.body = body;
+	for (unsigned i = 0; i < threads; i++) {
+		b.stacks.emplace_back(new char[kStack]);
+		getcontext(&b.fibers[i]);
+		b.fibers[i].uc_stack.ss_sp = b.stacks[i].get();
+		b.fibers[i].uc_stack.ss_size = kStack;
+		b.fibers[i].uc_link = nullptr;
+		makecontext(&b.fibers[i], start_fiber, 0);
+	}
+	while (b.live > 0) {
+		for (unsigned i = 0; i < threads; i++) {
+			if (!b.done[i]) {
+				b.current = i;
+				threadIdx = dim3(i);
+				swapcontext(&b.scheduler, &b.fibers[i]);
+			}
+		}
+	}
+	block = nullptr;
+}
+
+} // namespace on_cpu
+
+inline int32_t __shfl_up_sync(unsigned, int32_t v, int delta) {
+	const unsigned lane = threadIdx.x & 31;
+	on_cpu::Warp &w = on_cpu::block->warps[threadIdx.x / 32];
+	w.in[lane][0] = static_cast<uint32_t>(v);
+	on_cpu::together(w, [&] {
+		for (int i = 31; i >= 0; i--) {
+			w.in[i][1] = w.in[i >= delta ? i - delta : i][0];
+		}
+	});
+	return static_cast<int32_t>(w.in[lane][1]);
+}
+
+// The runtime's calls: memory is the host's, launches run at once.
+using cudaStream_t = void *;
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation };
+enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+enum { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum { cudaLaunchAttributeClusterDimension, cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+	int id;
+	struct {
+		struct {
+			unsigned x, y, z;
+		} clusterDim;
+		int programmaticStreamSerializationAllowed;
+	} val;
+};
+struct cudaLaunchConfig_t {
+	dim3 gridDim, blockDim;
+	size_t dynamicSmemBytes = 0;
+	cudaStream_t stream = nullptr;
+	cudaLaunchAttribute *attrs = nullptr;
+	unsigned numAttrs = 0;
+};
+inline const char *cudaGetErrorString(cudaError_t) { return "error"; }
+inline cudaError_t cudaMalloc(void **p, size_t n) { return (*p = aligned_alloc(512, (n + 511) / 512 * 512)) ? cudaSuccess : cudaErrorMemoryAllocation; }
+inline cudaError_t cudaFree(void *p) {
+	free(p);
+	return cudaSuccess;
+}
+inline cudaError_t cudaMemset(void *p, int v, size_t n) {
+	memset(p, v, n);
+	return cudaSuccess;
+}
+inline cudaError_t cudaMemcpy(void *to, const void *from, size_t n, int) {
+	if (n > 0) {
+		memcpy(to, from, n);
+	}
+	return cudaSuccess;
+}
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int *d) {
+	*d = 0;
+	return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int *v, int what, int) {
+	*v = what == cudaDevAttrMultiProcessorCount ? 2 : 8; // a small device without clusters
+	return cudaSuccess;
+}
+template <class F> cudaError_t cudaFuncSetAttribute(F, int, int) { return cudaSuccess; }
+template <class F> cudaError_t cudaOccupancyMaxActiveClusters(int *n, F, const cudaLaunchConfig_t *) {
+	*n = 1;
+	return cudaSuccess;
+}
+template <class Args> cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(Args), const Args &args) {
+	if (c->dynamicSmemBytes > 99 * 1024) { // the least that a device of the last years has
+		return cudaErrorInvalidValue;
+	}
+	gridDim = c->gridDim;
+	blockDim = c->blockDim;
+	for (unsigned i = 0; i < c->gridDim.x; i++) {
+		blockIdx = dim3(i);
+		on_cpu::run_block(c->blockDim.x, [&] { kernel(args); });
+	}
+	return cudaSuccess;
+}
+
+namespace chorale::lora {
+
+// Shared memory of the block that runs.
+alignas(16) inline float shared[25 * 1024];
+alignas(16) inline int32_t storage[8 * 1024];
+
+// The instructions of lora_ptx.cuh.
+inline void mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+	const unsigned lane = threadIdx.x & 31;
+	on_cpu::Warp &w = on_cpu::block->warps[threadIdx.x / 32];
+	const uint32_t in[6] = {a0, a1, a2, a3, b0, b1};
+	memcpy(w.in[lane], in, sizeof in);
+	memcpy(w.d[lane], d, sizeof w.d[lane]);
+	on_cpu::together(w, [&] {
+		const auto half = [](uint32_t v, int i) { return __uint_as_float(i ? v & 0xffff0000u : v << 16); };
+		for (int m = 0; m < 16; m++) {
+			for (int n = 0; n < 8; n++) {
+				float sum = 0;
+				for (int k = 0; k < 16; k++) {
+					const float a = half(w.in[m % 8 * 4 + k % 8 / 2][m / 8 + k / 8 * 2], k % 2);
+					sum += a * half(w.in[n * 4 + k % 8 / 2][4 + k / 8], k % 2);
+				}
+				w.d[m % 8 * 4 + n / 2][m / 8 * 2 + n % 2] += sum;
+			}
+		}
+	});
+	memcpy(d, w.d[lane], sizeof w.d[lane]);
+}
+inline uint4 load16_once(const void *p) { return *static_cast<const uint4 *>(p); }
+inline void prefetch_l2(const void *) {}
+inline void wait_for_previous() {}
+inline void let_next_begin() {}
+inline void cluster_arrive() {}
+inline void cluster_wait() {}
+inline void mailbox_init(uint64_t *) {}
+inline void mailbox_expect(uint64_t *, uint32_t) {}
+inline void mailbox_wait(uint64_t *, uint32_t) {}
+inline void post(const float *, const uint64_t *, uint32_t, float4) {}
+
+} // namespace chorale::lora
