@@ -138,6 +138,7 @@ type fakeWorker struct {
 	forced      map[string]int
 	pushErr     func(digest string) error
 	pushGate    chan struct{} // Push waits for it
+	step        chan struct{} // List waits for its end
 	changed     chan struct{}
 	bad         error // what a push was wrong about
 }
@@ -213,7 +214,17 @@ func (w *fakeWorker) Describe(context.Context) (WorkerInfo, error) {
 	return w.info, w.reachable()
 }
 
-func (w *fakeWorker) List(context.Context) (Inventory, error) {
+func (w *fakeWorker) List(ctx context.Context) (Inventory, error) {
+	w.mu.Lock()
+	step := w.step
+	w.mu.Unlock()
+	if step != nil {
+		select {
+		case <-step:
+		case <-ctx.Done():
+			return Inventory{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	inv := Inventory{Incarnation: w.info.Incarnation}

@@ -99,9 +99,9 @@ func (g *group) run(ctx context.Context) {
 
 // connect learns what the group is and what it holds.
 func (g *group) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, g.m.o.CallTimeout)
-	defer cancel()
-	info, err := g.w.Describe(ctx)
+	dctx, cancel := context.WithTimeout(ctx, g.m.o.CallTimeout)
+	info, err := g.w.Describe(dctx)
+	cancel()
 	if err != nil {
 		return err
 	}
@@ -192,10 +192,10 @@ func (g *group) serve(ctx context.Context) error {
 }
 
 // poll asks what the group holds. Operations that end meanwhile are settled
-// after, and so on top of what it answered.
+// after, and so on top of what it answered. It has no time limit: a worker
+// answers between two steps, which may be long, and still serves what it holds;
+// one that is gone shows in the connection.
 func (g *group) poll(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, g.m.o.CallTimeout)
-	defer cancel()
 	inv, err := g.w.List(ctx)
 	if err != nil {
 		return err

@@ -158,3 +158,26 @@ func TestCorruptBlobFailsUntilLoadedAgain(t *testing.T) {
 		w.check()
 	})
 }
+
+// TestLongStep: a worker that computes a long step answers no question until
+// its end. What it holds is usable all the same.
+func TestLongStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1)
+		r := w.mustLoad("a", "s1")
+		step := make(chan struct{})
+		w.workers[0].set(func() { w.workers[0].step = step })
+		for range 10 {
+			time.Sleep(10 * time.Second)
+			if a, _ := w.m.Get("a"); a.State != Loaded || !a.Placements[0].Loaded {
+				t.Fatalf("during the step: %v %q", a.State, a.Message)
+			}
+		}
+		close(step)
+		time.Sleep(5 * time.Second)
+		if n := w.workers[0].pushCount(r.Adapter.Digest); n != 1 {
+			t.Errorf("pushed %d times", n)
+		}
+		w.check()
+	})
+}

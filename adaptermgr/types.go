@@ -206,7 +206,7 @@ type Options struct {
 	// WorkerTimeout is how long a load waits while no group can take it,
 	// default 10 s.
 	WorkerTimeout time.Duration
-	// CallTimeout bounds Describe and List, default 5 s.
+	// CallTimeout bounds Describe, default 5 s.
 	CallTimeout time.Duration
 	// PollInterval is how often groups are asked what they hold, default 2 s.
 	PollInterval time.Duration

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
 	"chorale/services/auth"
@@ -359,6 +360,10 @@ func (k ownKey) GetRequestMetadata(ctx context.Context, _ ...string) (map[string
 // RequireTransportSecurity is false: between roles there is a private network.
 func (ownKey) RequireTransportSecurity() bool { return false }
 
+// alive finds out that a machine is gone or a process has stopped: calls that
+// wait for a worker's step have no time limit of their own.
+var alive = keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}
+
 // dialAll prepares connections; they are made when first used. key is the
 // admin key of those who ask for one.
 func dialAll(addrs []string, key string) ([]peer, func(), error) {
@@ -371,7 +376,7 @@ func dialAll(addrs []string, key string) ([]peer, func(), error) {
 	}
 	for _, a := range addrs {
 		cc, err := grpc.NewClient(a, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(redial),
-			grpc.WithPerRPCCredentials(ownKey(key)),
+			grpc.WithKeepaliveParams(alive), grpc.WithPerRPCCredentials(ownKey(key)),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
 		if err != nil {
 			hangUp()
