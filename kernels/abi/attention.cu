@@ -157,7 +157,7 @@ template <int D> cudaError_t start(const AttentionRun &run, cudaStream_t stream)
 	if (run.prefill_tiles > 0) {
 		const PrefillArgs args = {run.q, run.out, run.q_pitch, run.out_pitch, keys, values, run.cache.page_stride, slot_stride, page_shift,
 			run.shape.heads, groups.split, groups.size, run.shape.window, scale, run.pages, reinterpret_cast<const PrefillTile *>(table + layout.prefill)};
-		if (const cudaError_t e = Launch<D>::prefill(args, run.prefill_tiles, stream); e != cudaSuccess) {
+		if (const cudaError_t e = Launch<D>::prefill(args, run.prefill_tiles, run.hopper, stream); e != cudaSuccess) {
 			return e;
 		}
 	}

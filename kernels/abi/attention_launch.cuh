@@ -1,6 +1,7 @@
 // The definition of Launch; each attention_<head size>.cu instantiates one.
 #pragma once
 
+#include "attention_hopper.cuh"
 #include "attention_launch.h"
 
 namespace chorale::attention {
@@ -17,8 +18,14 @@ template <int D> cudaError_t Launch<D>::rows(const RowsArgs &a, int blocks, cuda
 	return launch(rows_kernel<D>, a, blocks, RowsShape<D>::kThreads, RowsShape<D>::kSharedBytes, stream);
 }
 
-template <int D> cudaError_t Launch<D>::prefill(const PrefillArgs &a, int tiles, cudaStream_t stream) {
-	return launch(prefill_kernel<D>, a, tiles * (a.heads / a.group), PrefillShape<D>::kThreads, PrefillShape<D>::kSharedBytes, stream);
+template <int D> cudaError_t Launch<D>::prefill(const PrefillArgs &a, int tiles, bool hopper, cudaStream_t stream) {
+	const int blocks = tiles * (a.heads / a.group);
+	if constexpr (D % 64 == 0) {
+		if (hopper) {
+			return launch(hopper_prefill_kernel<D>, a, blocks, HopperShape<D>::kThreads, HopperShape<D>::kSharedBytes, stream);
+		}
+	}
+	return launch(prefill_kernel<D>, a, blocks, PrefillShape<D>::kThreads, PrefillShape<D>::kSharedBytes, stream);
 }
 
 } // namespace chorale::attention

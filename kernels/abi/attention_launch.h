@@ -11,7 +11,7 @@ constexpr int kRowsBlocks = 2;
 
 template <int D> struct Launch {
 	static cudaError_t rows(const RowsArgs &a, int blocks, cudaStream_t stream);
-	static cudaError_t prefill(const PrefillArgs &a, int tiles, cudaStream_t stream);
+	static cudaError_t prefill(const PrefillArgs &a, int tiles, bool hopper, cudaStream_t stream);
 };
 
 } // namespace chorale::attention

@@ -73,6 +73,7 @@ struct AttentionRun {
 	int32_t rows;          // padded, as planned
 	int32_t prefill_tiles; // as planned; 0 leaves the launch out
 	int32_t processors;
+	bool hopper; // the device is an sm_90: its own prefill kernel may be used
 };
 
 // attention_supports gives CH_OK, or CH_UNSUPPORTED for a shape that only the

@@ -6,24 +6,9 @@
 // one another's gaps.
 #pragma once
 
-#include "attention_mma.cuh"
-#include "attention_table.cuh"
+#include "attention_softmax.cuh"
 
 namespace chorale::attention {
-
-struct PrefillArgs {
-	const bf16 *q;
-	bf16 *out;
-	int64_t q_pitch, out_pitch;
-	const bf16 *keys, *values;
-	int64_t page_stride;
-	int32_t slot_stride, page_shift;
-	int32_t heads, split, group;
-	int32_t window;
-	float scale; // of scores, times log2(e)
-	const int32_t *pages;
-	const PrefillTile *tiles;
-};
 
 template <int D> struct PrefillShape {
 	static constexpr int kWarps = D <= 128 ? 4 : 8;
@@ -62,31 +47,10 @@ template <int D> __device__ __forceinline__ void copy_keys(const PrefillArgs &a,
 	copy_commit();
 }
 
-// Rows is a warp's share of a tile: its rows' softmax so far.
-template <int D> struct Rows {
-	static constexpr int kFragments = PrefillShape<D>::kFragments;
-	static constexpr int kKeys = PrefillShape<D>::kKeys;
-	float max[kFragments][2], sum[kFragments][2];
-	float out[kFragments][D / 8][4];
-	int32_t pos[kFragments][2]; // -1 for no row
-
-	__device__ __forceinline__ void clear(const PrefillArgs &a, const PrefillTile &tile) {
-		const int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
-#pragma unroll
-		for (int f = 0; f < kFragments; f++) {
-#pragma unroll
-			for (int half = 0; half < 2; half++) {
-				const int token = ((warp * kFragments + f) * 16 + half * 8 + lane / 4) / a.group;
-				max[f][half] = -INFINITY;
-				sum[f][half] = 0;
-				pos[f][half] = token < tile.tokens ? tile.pos + token : -1;
-			}
-#pragma unroll
-			for (int d = 0; d < D / 8; d++) {
-				out[f][d][0] = out[f][d][1] = out[f][d][2] = out[f][d][3] = 0;
-			}
-		}
-	}
+// MmaRows multiplies with the instructions that every card has.
+template <int D> struct MmaRows : Rows<D, PrefillShape<D>::kFragments, PrefillShape<D>::kKeys> {
+	static constexpr int kFragments = PrefillShape<D>::kFragments, kKeys = PrefillShape<D>::kKeys;
+	using Base = Rows<D, kFragments, kKeys>;
 
 	__device__ __forceinline__ void score(uint32_t query, uint32_t keys, float (&s)[kFragments][kKeys / 8][4]) const {
 		const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, r = lane & 7;
@@ -110,57 +74,6 @@ template <int D> struct Rows {
 		}
 	}
 
-	__device__ __forceinline__ void mask(int window, int from, float (&s)[kFragments][kKeys / 8][4]) const {
-		const int lane = threadIdx.x & 31;
-#pragma unroll
-		for (int f = 0; f < kFragments; f++) {
-#pragma unroll
-			for (int n = 0; n < kKeys / 8; n++) {
-#pragma unroll
-				for (int j = 0; j < 4; j++) {
-					const int at = from + n * 8 + lane % 4 * 2 + j % 2, row = pos[f][j / 2];
-					if (at > row || (window > 0 && at <= row - window)) {
-						s[f][n][j] = -INFINITY;
-					}
-				}
-			}
-		}
-	}
-
-	// soften turns scores into weights and brings the sums up to date.
-	__device__ __forceinline__ void soften(float scale, float (&s)[kFragments][kKeys / 8][4]) {
-#pragma unroll
-		for (int f = 0; f < kFragments; f++) {
-#pragma unroll
-			for (int half = 0; half < 2; half++) {
-				const int i = half * 2;
-				float top = -INFINITY;
-#pragma unroll
-				for (int n = 0; n < kKeys / 8; n++) {
-					top = fmaxf(top, fmaxf(s[f][n][i], s[f][n][i + 1]));
-				}
-				top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-				top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-				top = fmaxf(max[f][half], top * scale);
-				const float factor = shrink_factor(max[f][half], top), base = top == -INFINITY ? 0.f : top;
-				max[f][half] = top;
-				float total = 0;
-#pragma unroll
-				for (int n = 0; n < kKeys / 8; n++) {
-					s[f][n][i] = exp2_fast(__fmaf_rn(s[f][n][i], scale, -base));
-					s[f][n][i + 1] = exp2_fast(__fmaf_rn(s[f][n][i + 1], scale, -base));
-					total += s[f][n][i] + s[f][n][i + 1];
-				}
-				sum[f][half] = sum[f][half] * factor + total;
-#pragma unroll
-				for (int d = 0; d < D / 8; d++) {
-					out[f][d][i] *= factor;
-					out[f][d][i + 1] *= factor;
-				}
-			}
-		}
-	}
-
 	__device__ __forceinline__ void add(uint32_t values, const float (&s)[kFragments][kKeys / 8][4]) {
 		const int lane = threadIdx.x & 31, r = lane & 7;
 #pragma unroll
@@ -168,10 +81,7 @@ template <int D> struct Rows {
 			uint32_t p[kFragments][4];
 #pragma unroll
 			for (int f = 0; f < kFragments; f++) {
-				p[f][0] = pack(s[f][n * 2][0], s[f][n * 2][1]);
-				p[f][1] = pack(s[f][n * 2][2], s[f][n * 2][3]);
-				p[f][2] = pack(s[f][n * 2 + 1][0], s[f][n * 2 + 1][1]);
-				p[f][3] = pack(s[f][n * 2 + 1][2], s[f][n * 2 + 1][3]);
+				Base::weights(p[f], s[f], n);
 			}
 #pragma unroll
 			for (int d = 0; d < D / 16; d++) {
@@ -179,31 +89,8 @@ template <int D> struct Rows {
 				load4_transposed(b, values + swizzled<D>(n * 16 + (lane / 8 & 1) * 8 + r, d * 2 + lane / 16));
 #pragma unroll
 				for (int f = 0; f < kFragments; f++) {
-					mma(out[f][d * 2], p[f], b[0], b[1]);
-					mma(out[f][d * 2 + 1], p[f], b[2], b[3]);
-				}
-			}
-		}
-	}
-
-	__device__ __forceinline__ void write(const PrefillArgs &a, const PrefillTile &tile, int head) const {
-		const int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
-#pragma unroll
-		for (int f = 0; f < kFragments; f++) {
-#pragma unroll
-			for (int half = 0; half < 2; half++) {
-				float total = sum[f][half];
-				total += __shfl_xor_sync(~0u, total, 1);
-				total += __shfl_xor_sync(~0u, total, 2);
-				const int row = (warp * kFragments + f) * 16 + half * 8 + lane / 4, token = row / a.group;
-				if (token >= tile.tokens) {
-					continue;
-				}
-				const float factor = total > 0 ? 1.f / total : 0.f;
-				bf16 *dst = a.out + (tile.row + token) * a.out_pitch + (head * a.group + row - token * a.group) * D + lane % 4 * 2;
-#pragma unroll
-				for (int d = 0; d < D / 8; d++) {
-					*reinterpret_cast<uint32_t *>(dst + d * 8) = pack(out[f][d][half * 2] * factor, out[f][d][half * 2 + 1] * factor);
+					mma(this->out[f][d * 2], p[f], b[0], b[1]);
+					mma(this->out[f][d * 2 + 1], p[f], b[2], b[3]);
 				}
 			}
 		}
@@ -221,7 +108,7 @@ template <int D> __global__ void __launch_bounds__(PrefillShape<D>::kThreads) pr
 	copy_query<D>(a, tile, head, query); // one group with the first keys
 	copy_keys<D>(a, a.keys, tile, kv_head, from, end, keys);
 	copy_keys<D>(a, a.values, tile, kv_head, from, end, values);
-	Rows<D> rows;
+	MmaRows<D> rows;
 	rows.clear(a, tile);
 	for (; from < end; from += Shape::kKeys) {
 		float s[Shape::kFragments][Shape::kKeys / 8][4] = {};
@@ -233,7 +120,9 @@ template <int D> __global__ void __launch_bounds__(PrefillShape<D>::kThreads) pr
 		if (from + Shape::kKeys - 1 > tile.pos || (a.window > 0 && from <= end - 1 - a.window)) {
 			rows.mask(a.window, from, s);
 		}
-		rows.soften(a.scale, s);
+		float factor[Shape::kFragments][2];
+		rows.soften(a.scale, s, factor);
+		rows.shrink(factor);
 		copy_wait<1>();
 		__syncthreads();
 		rows.add(values, s);

@@ -68,6 +68,7 @@ struct Case {
 	std::vector<ch_seq> rows;
 	std::vector<int32_t> pages;
 	int total = 0, padded = 0, processors = 0;
+	bool hopper = false;
 	int64_t page_stride = 0, q_pitch = 0, out_pitch = 0;
 	bf16 *pool = nullptr, *q = nullptr, *out = nullptr;
 	int32_t *device_pages = nullptr;
@@ -88,6 +89,7 @@ inline Case::Case(AttentionShape s, std::vector<Seq> list, int64_t budget, std::
 	cudaDeviceProp prop;
 	CUDA(cudaGetDeviceProperties(&prop, 0));
 	processors = prop.multiProcessorCount;
+	hopper = prop.major == 9;
 	int count = 0;
 	for (const Seq &q : seqs) {
 		rows.push_back({total, q.q_len, q.ctx_len, count});
@@ -155,7 +157,7 @@ inline chorale::AttentionRun Case::run(const chorale::AttentionPlan &plan) const
 	r.cache.keys = pool + layer(), r.cache.values = pool + layer() + layer() / 2, r.cache.page_stride = page_stride;
 	r.cache.page_size = shape.page_size, r.cache.kv_heads = shape.kv_heads, r.cache.head_dim = shape.head_dim;
 	r.pages = device_pages, r.table = table, r.memory = memory, r.space = space;
-	r.rows = padded, r.prefill_tiles = plan.prefill_tiles, r.processors = processors;
+	r.rows = padded, r.prefill_tiles = plan.prefill_tiles, r.processors = processors, r.hopper = hopper;
 	return r;
 }
 
