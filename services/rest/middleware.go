@@ -36,7 +36,20 @@ func (h *outer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, h.o.MaxBody), ctl: rec.ctl, timeout: h.o.ReadTimeout}
 	}
+	if err := plain(r); err != nil {
+		status.Write(rec, h.next.shapeOf(r.URL.Path), err)
+		return
+	}
 	h.next.ServeHTTP(rec, r)
+}
+
+// plain refuses compressed bodies by name, lest they be called broken JSON.
+func plain(r *http.Request) error {
+	enc := r.Header.Get("Content-Encoding")
+	if enc == "" || strings.EqualFold(enc, "identity") {
+		return nil
+	}
+	return status.Invalid("body", "must be sent plain, not with Content-Encoding %q", enc)
 }
 
 func (h *outer) recovered(rec *recorder, r *http.Request, id string) {

@@ -227,6 +227,19 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
+// TestEncodedBody: a compressed body is refused by name, on every face.
+func TestEncodedBody(t *testing.T) {
+	s := serve(t)
+	for _, path := range []string{"/generate", "/v1/completions", "/v1/load_lora_adapter", "/chorale/v1/generate"} {
+		for enc, refused := range map[string]bool{"gzip": true, "br": true, "identity": false} {
+			code, _, body := s.call("POST", path, "{}", "Content-Encoding", enc)
+			if named := strings.Contains(body, "Content-Encoding"); named != refused || refused && code != 400 {
+				t.Errorf("%s %s = %d %s", path, enc, code, body)
+			}
+		}
+	}
+}
+
 func TestBodyTooLarge(t *testing.T) {
 	s := serve(t, func(o *Options) { o.MaxBody = 100 })
 	big := `{"text":"` + strings.Repeat("x", 200) + `"}`

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
 
 // frame is an open array or object while a broken body is searched.
@@ -19,6 +20,19 @@ type frame struct {
 
 // maxDepth bounds the search; no request of any face nests so deeply.
 const maxDepth = 100
+
+// invalidAt finds the first byte that is not UTF-8.
+func invalidAt(body []byte) int {
+	at := 0
+	for at < len(body) {
+		r, n := utf8.DecodeRune(body[at:])
+		if r == utf8.RuneError && n == 1 {
+			break
+		}
+		at += n
+	}
+	return at
+}
 
 // diagnose says where a body stops being JSON: with the path of the value that
 // was being read, because that is what a person looks for.

@@ -23,6 +23,8 @@ func TestParseErrors(t *testing.T) {
 		`{"sampling_params":[{},{"temperature":Infinity}]}`: "sampling_params[1].temperature: must be a finite number, got Infinity",
 		`{"a":tru}`:                  "a: is not JSON: invalid character '}' in literal true (expecting 'e'), near offset 5",
 		strings.Repeat(`{"a":`, 200): "body: is nested too deeply, at offset 501",
+		"{\"a\":\"\xff\"}":           "body: is not UTF-8, at offset 6",
+		"{\"ä\xed\xa0\x80\":1}":      "body: is not UTF-8, at offset 4",
 		`hello`:                      "body: is not JSON: invalid character 'h' looking for beginning of value, near offset 0",
 	} {
 		_, err := Parse([]byte(body))

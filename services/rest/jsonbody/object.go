@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxFields bounds the fields of one object.
@@ -17,8 +18,12 @@ type Object struct {
 	err    *error
 }
 
-// Parse reads a body that must be one JSON object.
+// Parse reads a body that must be one JSON object, in UTF-8: encoding/json
+// alone would put U+FFFD for bytes that are not, and so answer another prompt.
 func Parse(body []byte) (*Object, error) {
+	if !utf8.Valid(body) {
+		return nil, Value{Path: "body"}.Errorf("is not UTF-8, at offset %d", invalidAt(body))
+	}
 	if !json.Valid(body) {
 		return nil, diagnose(body)
 	}
