@@ -27,6 +27,14 @@ needs: # says exactly what is missing
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed (https://go.dev/dl)"; exit 1; }
 	@command -v $${CC:-gcc} >/dev/null || { echo "make: a C compiler is needed: apt-get install gcc libc6-dev"; exit 1; }
 
+.PHONY: kernels
+kernels: ## build the CUDA library (nvcc is fetched where there is none; KERNEL_ARCH=90a for one chip)
+	@$(PYTHON) $(TOOLS)/kernels.py
+
+.PHONY: test-gpu
+test-gpu: needs kernels ## conformance and parity on the GPU
+	CHORALE_KERNELS=$(CURDIR)/build/libchorale_kernels.so $(GO) test -count=1 -tags gpu -run 'Conformance|GPU' ./worker/tensor/cuda ./worker/model
+
 .PHONY: model
 model: $(MODEL) ## fetch and verify the small real model (93 MB)
 $(MODEL):

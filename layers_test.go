@@ -51,6 +51,8 @@ var rules = []rule{
 	{"", "go.etcd.io/bbolt", []string{"adaptermgr/store"}, "one package knows how the registry is stored"},
 	{"", "worker/tensor/cpu", []string{"cmd", "worker/model", "worker/engine", "tests", "worker/tensor/cpu"}, "devices are behind tensor.Backend; only wiring and tests name one"},
 
+	{"", "worker/tensor/cuda", []string{"cmd", "worker/model", "worker/engine", "tests", "worker/tensor/cuda"}, "devices are behind tensor.Backend; only wiring and tests name one"},
+
 	{"worker/sched", "time", nil, "pure: no clock"},
 	{"worker/kv", "time", nil, "pure: no clock"},
 	{"worker/sched", "go.uber.org/zap", nil, "pure: no logger"},

@@ -12,7 +12,8 @@
 //
 //   - Batch invariance: a row's result is a function of that row, its own
 //     context and its own adapter, bit for bit; neighbours in the batch,
-//     chunking of a prompt and the number of threads never change it.
+//     chunking of a prompt and the number of threads never change it. A backend
+//     may offer a faster mode in which this holds within stated bounds.
 //   - First error wins: a Stream keeps its first error, later calls do nothing,
 //     Finish reports it. A forward pass is checked once.
 //

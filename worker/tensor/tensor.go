@@ -64,6 +64,19 @@ type LoRAPair interface {
 	Free()
 }
 
+// BufferKind says how precisely a backend keeps a buffer.
+type BufferKind uint8
+
+const (
+	// Act is for what layers multiply: kept in the storage precision or better.
+	// The x of Linear, q|k|v, gate|up and what Attention and SiluMul write are
+	// of this kind.
+	Act BufferKind = iota
+	// Wide is float32 on every backend: for the residual, whose small additions
+	// must not be rounded away, what is added to it, and logits.
+	Wide
+)
+
 // Buffer is an activation matrix [Rows, Cols] of a capacity fixed when made.
 // Operations set the destination's row count.
 type Buffer interface {
@@ -179,7 +192,7 @@ type Backend interface {
 	NewEmbeddingLoRA(r, vocab, hidden int, scale float32, a, b Rows) (LoRAPair, error)
 	NewKV(l KVLayout) (KV, error)
 	// NewBuffer makes an activation matrix for at most rows rows.
-	NewBuffer(rows, cols int) (Buffer, error)
+	NewBuffer(kind BufferKind, rows, cols int) (Buffer, error)
 	// NewStream makes a stream for steps of at most maxTokens rows. ropes are
 	// the rotary embeddings that layers refer to by index.
 	NewStream(maxTokens int, ropes []RopeSpec) (Stream, error)
@@ -209,7 +222,8 @@ type Stream interface {
 	Attention(dst, qkv Buffer, kv KV, a AttentionSpec)
 	// SiluMul writes dst [T, F] = silu(gate) * up of gateUp [T, 2F].
 	SiluMul(dst, gateUp Buffer)
-	// GatherRows copies the given rows of src into dst, in that order.
+	// GatherRows copies the given rows of src into dst, in that order: at most
+	// as many as the step has.
 	GatherRows(dst, src Buffer, rows []int32)
 	// LogitStats summarises each row of logits into out (one per row).
 	LogitStats(out []LogitStat, logits Buffer)

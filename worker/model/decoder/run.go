@@ -46,22 +46,23 @@ func (m *Model) NewRunner(kv tensor.KV, maxTokens int) (*Runner, error) {
 	r := &Runner{m: m, kv: kv, stream: st, scale: float32(1 / math.Sqrt(float64(s.HeadDim)))}
 	for _, b := range []struct {
 		dst  *tensor.Buffer
+		kind tensor.BufferKind
 		rows int
 		cols int
 	}{
-		{&r.x, maxTokens, s.Hidden},
-		{&r.h, maxTokens, s.Hidden},
-		{&r.qkv, maxTokens, s.qWidth() + 2*s.kvWidth()},
-		{&r.att, maxTokens, s.qWidth()},
-		{&r.delta, maxTokens, s.Hidden},
-		{&r.gu, maxTokens, 2 * s.FFN},
-		{&r.act, maxTokens, s.FFN},
-		{&r.lastX, maxTokens, s.Hidden},
-		{&r.lastAtt, maxTokens, s.qWidth()},
-		{&r.block, LogitBlock, s.Hidden},
-		{&r.logits, LogitBlock, s.Vocab},
+		{&r.x, tensor.Wide, maxTokens, s.Hidden},
+		{&r.h, tensor.Act, maxTokens, s.Hidden},
+		{&r.qkv, tensor.Act, maxTokens, s.qWidth() + 2*s.kvWidth()},
+		{&r.att, tensor.Act, maxTokens, s.qWidth()},
+		{&r.delta, tensor.Wide, maxTokens, s.Hidden},
+		{&r.gu, tensor.Act, maxTokens, 2 * s.FFN},
+		{&r.act, tensor.Act, maxTokens, s.FFN},
+		{&r.lastX, tensor.Wide, maxTokens, s.Hidden},
+		{&r.lastAtt, tensor.Act, maxTokens, s.qWidth()},
+		{&r.block, tensor.Act, LogitBlock, s.Hidden},
+		{&r.logits, tensor.Wide, LogitBlock, s.Vocab},
 	} {
-		if *b.dst, err = m.backend.NewBuffer(b.rows, b.cols); err != nil {
+		if *b.dst, err = m.backend.NewBuffer(b.kind, b.rows, b.cols); err != nil {
 			r.Free()
 			return nil, fmt.Errorf("buffer [%d, %d]: %w", b.rows, b.cols, err)
 		}

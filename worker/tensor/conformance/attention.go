@@ -77,7 +77,7 @@ func testRopeKV(c *check) {
 					bound.row(t)[i] = 8 * c.tol.Rows
 				}
 			}
-			c.compare(fmt.Sprintf("headDim=%d norms=%v", headDim, norms), got, want, bound)
+			c.compare(fmt.Sprintf("headDim=%d norms=%v", headDim, norms), tensor.Act, got, want, bound)
 		}
 	}
 }
@@ -185,7 +185,7 @@ func (c *check) attentionStep(d device, kv tensor.KV, a attentionCase, ctx []con
 			}
 		}
 	}
-	c.compare(fmt.Sprintf("%+v", a), got, want, bound)
+	c.compare(fmt.Sprintf("%+v", a), tensor.Act, got, want, bound)
 	return rows
 }
 

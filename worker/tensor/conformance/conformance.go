@@ -26,6 +26,12 @@ type Tolerance struct {
 	// Rows bounds norms, rotary embeddings, silu, attention and log-sum-exp,
 	// relative to the size of the values that are summed.
 	Rows float64
+	// Act is the rounding of one result that goes into a buffer of kind Act,
+	// relative to it; 0 where these are float32.
+	Act float64
+	// Company bounds how far a row's logits in a batch may be from those that
+	// it has alone; 0 asks for equal bits.
+	Company float64
 }
 
 // Run runs the suite. Every subtest opens its own backends and closes them.
@@ -154,11 +160,19 @@ func (d device) begin(rows int) {
 	d.Begin(b)
 }
 
+// kinds are both kinds of buffer.
+var kinds = []tensor.BufferKind{tensor.Act, tensor.Wide}
+
 // upload makes a buffer that holds m, through the embedding look-up. The step
 // must have m.rows rows with the ids 0, 1, 2, ...
 func (d device) upload(m dense) tensor.Buffer {
 	d.Helper()
-	buf := must(d.NewBuffer(m.rows, m.cols))(d.check)
+	return d.uploadAs(tensor.Act, m)
+}
+
+func (d device) uploadAs(kind tensor.BufferKind, m dense) tensor.Buffer {
+	d.Helper()
+	buf := must(d.NewBuffer(kind, m.rows, m.cols))(d.check)
 	table := must(d.NewMatrix(m.rows, m.cols, m.Rows))(d.check)
 	d.Embed(buf, table, nil)
 	d.Cleanup(buf.Free)
@@ -168,7 +182,12 @@ func (d device) upload(m dense) tensor.Buffer {
 
 func (d device) buffer(rows, cols int) tensor.Buffer {
 	d.Helper()
-	buf := must(d.NewBuffer(rows, cols))(d.check)
+	return d.bufferOf(tensor.Act, rows, cols)
+}
+
+func (d device) bufferOf(kind tensor.BufferKind, rows, cols int) tensor.Buffer {
+	d.Helper()
+	buf := must(d.NewBuffer(kind, rows, cols))(d.check)
 	d.Cleanup(buf.Free)
 	return buf
 }
@@ -195,9 +214,15 @@ func (d device) finish() {
 	}
 }
 
-// compare checks got [rows, cols] against want within bound (same shape).
-func (c *check) compare(what string, got []float32, want, bound dense) {
+// compare checks got [rows, cols], from a buffer of a kind, against want within
+// bound (same shape).
+func (c *check) compare(what string, kind tensor.BufferKind, got []float32, want, bound dense) {
 	c.Helper()
+	if kind == tensor.Act {
+		for i, w := range want.v {
+			bound.v[i] += math.Abs(w) * c.tol.Act
+		}
+	}
 	if len(got) != len(want.v) {
 		c.Fatalf("%s: %d values, want %d", what, len(got), len(want.v))
 	}

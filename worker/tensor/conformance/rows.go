@@ -8,21 +8,22 @@ import (
 )
 
 func testRMSNorm(c *check) {
-	for _, cols := range []int{1, 15, 64, 576, 1001} {
+	for i, cols := range []int{1, 15, 64, 576, 1001} {
+		kind := kinds[i%2]
 		d := c.device(2, 64)
 		p := d.Precision()
 		x, delta := c.random(p, 37, cols, 3), c.random(p, 37, cols, 1)
 		w := c.random(tensor.F32, 1, cols, 1)
 		weight := d.vector(w)
 		d.begin(37)
-		bx, bd := d.upload(x), d.upload(delta)
-		out := d.buffer(40, cols)
+		bx, bd := d.uploadAs(tensor.Wide, x), d.uploadAs(kind, delta)
+		out := d.bufferOf(kind, 40, cols)
 		d.RMSNorm(out, bx, weight, 1e-5)
 		plain := slices.Clone(d.Host(out))
 		d.AddRMSNorm(out, bx, bd, weight, 1e-5)
 		added, residual := slices.Clone(d.Host(out)), slices.Clone(d.Host(bx))
 		d.finish()
-		c.compareNorm("RMSNorm", plain, x, w)
+		c.compareNorm("RMSNorm", kind, plain, x, w)
 		sum := newDense(37, cols)
 		for i := range sum.v {
 			sum.v[i] = float64(float32(x.v[i]) + float32(delta.v[i]))
@@ -30,11 +31,11 @@ func testRMSNorm(c *check) {
 				c.Fatalf("residual %d: got %v, want %v", i, residual[i], sum.v[i])
 			}
 		}
-		c.compareNorm("AddRMSNorm", added, sum, w)
+		c.compareNorm("AddRMSNorm", kind, added, sum, w)
 	}
 }
 
-func (c *check) compareNorm(what string, got []float32, x, w dense) {
+func (c *check) compareNorm(what string, kind tensor.BufferKind, got []float32, x, w dense) {
 	c.Helper()
 	want, bound := newDense(x.rows, x.cols), newDense(x.rows, x.cols)
 	for t := range x.rows {
@@ -43,7 +44,7 @@ func (c *check) compareNorm(what string, got []float32, x, w dense) {
 			bound.row(t)[i] = math.Abs(v) * c.tol.Rows
 		}
 	}
-	c.compare(what, got, want, bound)
+	c.compare(what, kind, got, want, bound)
 }
 
 // norm is RMSNorm of one row in float64; dst may be x.
@@ -81,29 +82,32 @@ func testSiluMul(c *check) {
 				bound.set(t, i, math.Abs(v)*c.tol.Rows+1e-30)
 			}
 		}
-		c.compare("SiluMul", got, want, bound)
+		c.compare("SiluMul", tensor.Act, got, want, bound)
 	}
 }
 
 func testGatherRows(c *check) {
 	d := c.device(2, 64)
 	x := c.random(d.Precision(), 9, 21, 1)
-	d.begin(9)
-	out := d.buffer(5, 21)
-	d.GatherRows(out, d.upload(x), []int32{8, 0, 3, 3})
-	got := slices.Clone(d.Host(out))
-	d.finish()
 	var want []float32
 	for _, r := range []int{8, 0, 3, 3} {
 		for _, v := range x.row(r) {
 			want = append(want, float32(v))
 		}
 	}
-	c.same("GatherRows", got, want)
+	for _, kind := range kinds {
+		d.begin(9)
+		out := d.bufferOf(kind, 5, 21)
+		d.GatherRows(out, d.uploadAs(kind, x), []int32{8, 0, 3, 3})
+		got := slices.Clone(d.Host(out))
+		d.finish()
+		c.same("GatherRows", got, want)
+	}
 }
 
 func testLogitStats(c *check) {
-	for _, vocab := range []int{1, 2, 17, 1000, 49152} {
+	for i, vocab := range []int{1, 2, 17, 1000, 49152} {
+		kind := kinds[(i+1)%2]
 		d := c.device(2, 64)
 		p := d.Precision()
 		x := c.random(p, 7, vocab, 5)
@@ -117,7 +121,7 @@ func testLogitStats(c *check) {
 		x.set(4, vocab-1, 1)
 		d.begin(7)
 		out := make([]tensor.LogitStat, 7)
-		d.LogitStats(out, d.upload(x))
+		d.LogitStats(out, d.uploadAs(kind, x))
 		d.finish()
 		for t, got := range out {
 			best, sum := 0, 0.0

@@ -118,8 +118,9 @@ func (b *Backend) NewKV(l tensor.KVLayout) (tensor.KV, error) {
 	return c, nil
 }
 
-// NewBuffer makes a [rows, cols] buffer of zeros with no rows in use.
-func (b *Backend) NewBuffer(rows, cols int) (tensor.Buffer, error) {
+// NewBuffer makes a [rows, cols] buffer of zeros with no rows in use. Every
+// kind is float32.
+func (b *Backend) NewBuffer(_ tensor.BufferKind, rows, cols int) (tensor.Buffer, error) {
 	if rows <= 0 || cols <= 0 {
 		return nil, fmt.Errorf("cpu: buffer [%d, %d]: %w", rows, cols, tensor.ErrShape)
 	}

@@ -64,7 +64,7 @@ func benchLinear(b *testing.B, kernel string, m, k, n int) {
 		defer w.Free()
 		ws = append(ws, w)
 	}
-	x, y := must(be.NewBuffer(m, k)), must(be.NewBuffer(m, n))
+	x, y := must(be.NewBuffer(tensor.Act, m, k)), must(be.NewBuffer(tensor.Act, m, n))
 	defer x.Free()
 	defer y.Free()
 	s := must(be.NewStream(m, nil))
@@ -132,9 +132,9 @@ func newSmol(kernel string, rows, adapters int) *smol {
 		spec.InvFreq = append(spec.InvFreq, float32(math.Pow(10000, -float64(i)/smolDim)))
 	}
 	m.kv = must(be.NewKV(tensor.KVLayout{Layers: smolLayers, KVHeads: smolKV, HeadDim: smolDim, PageSize: 16, Pages: 40 * 40}))
-	buf := func(cols int) tensor.Buffer { return must(be.NewBuffer(rows, cols)) }
+	buf := func(cols int) tensor.Buffer { return must(be.NewBuffer(tensor.Act, rows, cols)) }
 	m.x, m.h, m.q, m.att, m.gu, m.act = buf(576), buf(576), buf(960), buf(576), buf(3072), buf(1536)
-	m.last, m.l = must(be.NewBuffer(32, 576)), must(be.NewBuffer(32, smolVocab))
+	m.last, m.l = must(be.NewBuffer(tensor.Wide, 32, 576)), must(be.NewBuffer(tensor.Wide, 32, smolVocab))
 	m.Stream = must(be.NewStream(rows, []tensor.RopeSpec{spec}))
 	return m
 }

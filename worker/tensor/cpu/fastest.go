@@ -57,12 +57,12 @@ func timeLinear(name string) (time.Duration, error) {
 		return 0, err
 	}
 	defer w.Free()
-	x, err := b.NewBuffer(rows, in)
+	x, err := b.NewBuffer(tensor.Act, rows, in)
 	if err != nil {
 		return 0, err
 	}
 	defer x.Free()
-	y, err := b.NewBuffer(rows, out)
+	y, err := b.NewBuffer(tensor.Act, rows, out)
 	if err != nil {
 		return 0, err
 	}

@@ -21,7 +21,7 @@ func TestPools(t *testing.T) {
 			defer b.Close()
 			w := must(b.NewMatrix(out, in, ramp))
 			defer w.Free()
-			x, y := must(b.NewBuffer(rows, in)), must(b.NewBuffer(rows, out))
+			x, y := must(b.NewBuffer(tensor.Act, rows, in)), must(b.NewBuffer(tensor.Act, rows, out))
 			defer x.Free()
 			defer y.Free()
 			s := must(b.NewStream(rows, nil))

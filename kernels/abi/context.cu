@@ -1,0 +1,216 @@
+// Devices, memory and the way of weights to the device.
+#include "context.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+
+#include "fill.cuh"
+
+using namespace chorale;
+
+CH_EXPORT int32_t ch_abi_version(void) { return CH_ABI_VERSION; }
+
+namespace {
+
+// count_devices explains why there is none.
+int count_devices() {
+	int n = 0, driver = 0;
+	const cudaError_t e = cudaGetDeviceCount(&n);
+	if (e == cudaErrorInsufficientDriver) {
+		cudaDriverGetVersion(&driver);
+		if (driver == 0) {
+			fail(CH_UNSUPPORTED, "no NVIDIA driver is installed");
+		}
+		fail(CH_UNSUPPORTED, "the NVIDIA driver is too old: it knows CUDA %d.%d, this library needs %d.%d", driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+	}
+	if (e == cudaErrorNoDevice || (e == cudaSuccess && n == 0)) {
+		fail(CH_UNSUPPORTED, "no NVIDIA GPU is visible");
+	}
+	if (e != cudaSuccess) {
+		fail(CH_UNSUPPORTED, "CUDA does not start: %s", cudaGetErrorString(e));
+	}
+	return n;
+}
+
+// memory_info asks for what changes.
+void memory_info(ch_device_info *info) {
+	size_t free = 0, total = 0;
+	check(cudaMemGetInfo(&free, &total), "device memory");
+	info->memory = static_cast<int64_t>(total);
+	info->free_memory = static_cast<int64_t>(free);
+}
+
+// cache_file names the file of product measurements by device and library.
+std::string cache_file(const char *folder, const ch_device_info &info, size_t version) {
+	if (folder == nullptr || *folder == 0) {
+		return "";
+	}
+	std::string name = info.name;
+	for (char &ch : name) {
+		ch = isalnum(static_cast<unsigned char>(ch)) ? ch : '-';
+	}
+	return std::string(folder) + "/products-" + name + "-" + std::to_string(version) + ".txt";
+}
+
+void describe(ch_context &c) {
+	cudaDeviceProp prop;
+	check(cudaGetDeviceProperties(&prop, c.device), "device properties");
+	snprintf(c.info.name, sizeof c.info.name, "%s", prop.name);
+	c.info.processors = prop.multiProcessorCount;
+	c.info.major = prop.major, c.info.minor = prop.minor;
+	cudaDriverGetVersion(&c.info.driver);
+	if (prop.major < 8) {
+		fail(CH_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 or newer is needed", prop.name, prop.major, prop.minor);
+	}
+	cudaFuncAttributes attributes;
+	if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void *>(&fill_kernel<float>)) != cudaSuccess) {
+		cudaGetLastError();
+		fail(CH_UNSUPPORTED, "the kernel library was not built for %s (compute capability %d.%d)", prop.name, prop.major, prop.minor);
+	}
+	memory_info(&c.info);
+}
+
+void open_context(ch_context &c, const ch_options &o) {
+	const int n = count_devices();
+	if (o.device < 0 || o.device >= n) {
+		fail(CH_UNSUPPORTED, "there is no device %d: %d are visible", o.device, n);
+	}
+	c.device = o.device;
+	c.deterministic = o.deterministic != 0, c.tune = o.tune != 0;
+	check(cudaSetDevice(c.device), "selecting the device");
+	describe(c);
+	const cublaslt::Library &library = cublaslt::open(o.cublaslt);
+	c.products = std::make_unique<Products>(library, ProductOptions{c.deterministic, c.tune, cache_file(o.cache_dir, c.info, library.GetVersion())});
+	check(cudaStreamCreateWithFlags(&c.copy, cudaStreamNonBlocking), "stream");
+	for (int i = 0; i < CH_STAGES; i++) {
+		check(cudaMallocHost(&c.host_stage[i], CH_STAGE_BYTES), "pinned memory");
+		check(cudaMalloc(&c.device_stage[i], CH_STAGE_BYTES), "staging memory");
+		check(cudaEventCreateWithFlags(&c.stage_free[i], cudaEventDisableTiming), "event");
+	}
+}
+
+void close_context(ch_context &c) {
+	c.products.reset();
+	for (int i = 0; i < CH_STAGES; i++) {
+		cudaFreeHost(c.host_stage[i]);
+		cudaFree(c.device_stage[i]);
+		if (c.stage_free[i]) {
+			cudaEventDestroy(c.stage_free[i]);
+		}
+	}
+	if (c.copy) {
+		cudaStreamDestroy(c.copy);
+	}
+}
+
+} // namespace
+
+CH_EXPORT int32_t ch_device_count(int32_t *count, ch_error *err) {
+	try {
+		*count = count_devices();
+		return CH_OK;
+	} catch (const Failure &e) {
+		tell(err, e.text);
+		return e.status;
+	}
+}
+
+CH_EXPORT int32_t ch_open(const ch_options *options, ch_context **out, ch_error *err) {
+	auto c = std::make_unique<ch_context>();
+	try {
+		open_context(*c, *options);
+		*out = c.release();
+		return CH_OK;
+	} catch (const Failure &e) {
+		close_context(*c);
+		tell(err, e.text);
+		return e.status;
+	} catch (const std::exception &e) {
+		close_context(*c);
+		tell(err, e.what());
+		return CH_OUT_OF_MEMORY;
+	}
+}
+
+CH_EXPORT int32_t ch_close(ch_context *c, ch_error *err) {
+	const int32_t status = guarded(c, err, [&] { check(cudaDeviceSynchronize(), "closing"); });
+	if (c != nullptr) {
+		close_context(*c);
+		delete c;
+	}
+	return status;
+}
+
+CH_EXPORT int32_t ch_info(ch_context *c, ch_device_info *out, ch_error *err) {
+	return guarded(c, err, [&] {
+		*out = c->info;
+		memory_info(out);
+	});
+}
+
+CH_EXPORT int32_t ch_alloc(ch_context *c, int64_t bytes, void **out, ch_error *err) {
+	return guarded(c, err, [&] {
+		if (bytes <= 0) {
+			fail(CH_INVALID, "allocation of %lld bytes", static_cast<long long>(bytes));
+		}
+		void *p = nullptr;
+		const cudaError_t e = cudaMalloc(&p, bytes);
+		if (e == cudaErrorMemoryAllocation) {
+			cudaGetLastError();
+			ch_device_info now = {};
+			memory_info(&now);
+			fail(CH_OUT_OF_MEMORY, "%lld MiB are wanted, %lld MiB of device memory are free", static_cast<long long>(bytes >> 20), static_cast<long long>(now.free_memory >> 20));
+		}
+		check(e, "allocation");
+		check(cudaMemset(p, 0, bytes), "clearing memory");
+		check(cudaDeviceSynchronize(), "clearing memory");
+		*out = p;
+	});
+}
+
+CH_EXPORT int32_t ch_free(ch_context *c, void *data, ch_error *err) {
+	return guarded(c, err, [&] { check(cudaFree(data), "free"); });
+}
+
+CH_EXPORT int32_t ch_host_alloc(ch_context *c, int64_t bytes, void **out, ch_error *err) {
+	return guarded(c, err, [&] { check(cudaMallocHost(out, bytes), "pinned memory"); });
+}
+
+CH_EXPORT int32_t ch_host_free(ch_context *c, void *data, ch_error *err) {
+	return guarded(c, err, [&] { check(cudaFreeHost(data), "free of pinned memory"); });
+}
+
+CH_EXPORT int32_t ch_stage(ch_context *c, int32_t i, float **out, ch_error *err) {
+	return guarded(c, err, [&] {
+		if (i < 0 || i >= CH_STAGES) {
+			fail(CH_INVALID, "stage %d of %d", i, CH_STAGES);
+		}
+		check(cudaEventSynchronize(c->stage_free[i]), "waiting for a copy");
+		*out = c->host_stage[i];
+	});
+}
+
+CH_EXPORT int32_t ch_fill(ch_context *c, const ch_fill_args *a, ch_error *err) {
+	return guarded(c, err, [&] {
+		const int64_t n = static_cast<int64_t>(a->rows) * a->cols;
+		if (a->stage < 0 || a->stage >= CH_STAGES || a->rows <= 0 || a->cols <= 0 || n * 4 > CH_STAGE_BYTES) {
+			fail(CH_INVALID, "filling with [%d, %d] from stage %d", a->rows, a->cols, a->stage);
+		}
+		std::lock_guard<std::mutex> lock(c->fill);
+		float *staged = c->device_stage[a->stage];
+		check(cudaMemcpyAsync(staged, c->host_stage[a->stage], n * 4, cudaMemcpyHostToDevice, c->copy), "copy to the device");
+		const int blocks = static_cast<int>(std::min<int64_t>((n + 255) / 256, 4096));
+		if (a->wide) {
+			fill_kernel<<<blocks, 256, 0, c->copy>>>(static_cast<float *>(a->dst), a->row_stride, a->col_stride, staged, n, a->cols);
+		} else {
+			fill_kernel<<<blocks, 256, 0, c->copy>>>(static_cast<bf16 *>(a->dst), a->row_stride, a->col_stride, staged, n, a->cols);
+		}
+		check(cudaGetLastError(), "filling");
+		check(cudaEventRecord(c->stage_free[a->stage], c->copy), "filling");
+	});
+}
+
+CH_EXPORT int32_t ch_fill_wait(ch_context *c, ch_error *err) {
+	return guarded(c, err, [&] { check(cudaStreamSynchronize(c->copy), "waiting for copies"); });
+}

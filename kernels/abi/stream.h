@@ -1,0 +1,62 @@
+// A stream: its tables, its scratch, and the graphs that it has recorded.
+#pragma once
+
+#include <cstring>
+#include <list>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "context.h"
+
+namespace chorale {
+
+// Block is memory that grows and does not shrink; contents are not kept.
+struct Block {
+	char *host = nullptr, *device = nullptr;
+	int64_t bytes = 0;
+};
+
+struct Rope {
+	int32_t half = 0;
+	float scale = 1;
+	float *inv_freq = nullptr; // device [half]
+	float2 *angles = nullptr;  // device [max_rows, half]
+};
+
+// Graph is one recorded submission, or the memory of one that was seen once.
+struct Graph {
+	std::string key; // bytes of the layout and the operations
+	cudaGraphExec_t exec = nullptr;
+};
+
+// Most submissions that a stream remembers.
+constexpr size_t kGraphs = 64;
+
+} // namespace chorale
+
+struct ch_stream {
+	ch_context *context = nullptr;
+	cudaStream_t cuda = nullptr;
+	int32_t max_rows = 0;
+	std::vector<chorale::Rope> ropes;
+	void *workspace = nullptr; // of products
+
+	chorale::Block tables;       // of the step
+	chorale::Block slots;        // of LoRA terms
+	int32_t slot_count = 0, slot_terms = 0;
+	int64_t slot_stride = 0;
+	void *lora_scratch = nullptr;
+	int64_t lora_tiles = 0;
+
+	std::list<chorale::Graph> graphs; // most recently used first
+	std::unordered_map<std::string, std::list<chorale::Graph>::iterator> by_key;
+	ch_stream_stats stats = {};
+};
+
+namespace chorale {
+
+// launch starts the kernels of one operation.
+void launch(ch_stream &s, const ch_layout &layout, const ch_op &op);
+
+} // namespace chorale

@@ -1,0 +1,165 @@
+package cuda
+
+import (
+	"unsafe"
+
+	"chorale/worker/tensor"
+)
+
+// The structs of kernels/include/chorale_kernels.h, laid out alike (native.go
+// checks it). Addresses are numbers here: none is of Go's memory.
+
+type addr = uintptr
+
+type view struct {
+	data        addr
+	cols, pitch int32
+	wide        int32
+	_           int32
+}
+
+type cacheView struct {
+	keys, values               addr
+	pageStride                 int64
+	pageSize, kvHeads, headDim int32
+	_                          int32
+}
+
+type opKind int32
+
+const (
+	opAngles opKind = iota + 1
+	opEmbed
+	opRMSNorm
+	opAddRMSNorm
+	opLinear
+	opRopeKV
+	opAttention
+	opSiluMul
+	opGather
+	opLogitStats
+	opToHost
+)
+
+type op struct {
+	kind                opKind
+	rows                int32
+	dst, x, y           view
+	w, w2               addr
+	bias                addr
+	out, in             int32
+	cache               cacheView
+	host                addr
+	heads, window, rope int32
+	list                int32
+	slot                int32
+	eps, scale          float32
+	_                   int32
+}
+
+type seq struct{ qStart, qLen, ctxLen, firstPage int32 }
+
+type header struct {
+	rows, seqs int32
+	_          [2]int32
+}
+
+type loraTerm struct {
+	a, b, bias                    addr
+	row0, rows, rank, out, col, s int32
+	scale                         float32
+	_                             int32
+}
+
+type logitStat struct {
+	argMax         int32
+	max, logSumExp float32
+	_              int32
+}
+
+const (
+	lists      = 8
+	maxTerms   = 4096
+	slotHeader = 16
+	termBytes  = int32(unsafe.Sizeof(loraTerm{}))
+	stages     = 2
+	stageBytes = 16 << 20
+)
+
+// layout says where a step's tables lie, in bytes from the start of the block.
+// It depends on the padded number of rows alone, so it is part of what tells
+// one recorded graph from another.
+type layout struct{ rows, header, ids, pos, rowSeq, seqs, lists, pages int32 }
+
+// layoutOf lays out the tables of a step of rows padded rows; the page tables
+// come last because only their length varies.
+func layoutOf(rows int32) layout {
+	l := layout{rows: rows}
+	at := int32(unsafe.Sizeof(header{}))
+	section := func(bytes int32) int32 {
+		start := at
+		at += (bytes + 15) / 16 * 16
+		return start
+	}
+	l.ids, l.pos, l.rowSeq = section(4*rows), section(4*rows), section(4*rows)
+	l.seqs = section(int32(unsafe.Sizeof(seq{})) * rows)
+	l.lists = section(4 * rows * lists)
+	l.pages = at
+	return l
+}
+
+// submission is one call's worth of work.
+type submission struct {
+	ops                 []op
+	graph               bool
+	layout              layout
+	used                int32 // bytes of the tables
+	firstSlot, lastSlot int32
+	slotBytes           int32
+}
+
+// room is what a stream's tables need to hold, and then what they do.
+type room struct {
+	bytes, tiles int64
+	slots, terms int32
+	// Set by the driver: the memory, and whether slots moved.
+	tables     []byte
+	slotMemory []byte
+	slotStride int64
+	moved      bool
+}
+
+// fillArgs spread rows of a stage on the device.
+type fillArgs struct {
+	dst                  addr
+	rowStride, colStride int64
+	rows, cols, stage    int
+	wide                 bool
+}
+
+// driver is one device: the library, or a recorder in tests.
+type driver interface {
+	name() string
+	alloc(bytes int64) (addr, error)
+	free(a addr)
+	hostAlloc(bytes int64) (unsafe.Pointer, error)
+	hostFree(p unsafe.Pointer)
+	stage(i int) ([]float32, error)
+	fill(f fillArgs) error
+	fillWait() error
+	openStream(maxRows int32, ropes []tensor.RopeSpec) (driverStream, error)
+	close() error
+}
+
+type driverStream interface {
+	makeRoom(need *room) error
+	submit(s *submission) error
+	wait() error
+	statistics() (Statistics, error)
+	close() error
+}
+
+// Statistics count a stream's submissions.
+type Statistics struct {
+	Eager, Captured, Replayed int64
+}

@@ -1,0 +1,21 @@
+//go:build !cgo || !linux
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+
+	"chorale/worker/tensor"
+)
+
+// ErrDevice reports a CUDA error. The backend is lost: the process should end.
+var ErrDevice = errors.New("the GPU failed")
+
+// Devices fails: this program was built without cgo, or not for Linux.
+func Devices(Options) (int, error) { return 0, errBuild }
+
+// New fails like Devices.
+func New(Options) (*Backend, error) { return nil, errBuild }
+
+var errBuild = fmt.Errorf("cuda: this program was built without cgo, which GPUs need: %w", tensor.ErrUnsupported)

@@ -1,0 +1,23 @@
+package cuda
+
+import "chorale/worker/tensor"
+
+// Options configure New.
+type Options struct {
+	// Device counts the visible GPUs from 0.
+	Device int
+	// Precision must be tensor.BF16.
+	Precision tensor.Precision
+	// Deterministic makes rows independent of their company, bit for bit.
+	Deterministic bool
+	// Tune measures product kernels when a shape is first used (some 20 ms
+	// each) instead of taking cuBLASLt's first guess.
+	Tune bool
+	// CacheDir keeps measurements from run to run; empty for not.
+	CacheDir string
+	// Library is the path of libchorale_kernels.so; empty looks beside the
+	// program, in ../lib, and in build.
+	Library string
+	// CuBLASLt is the path of libcublasLt; empty leaves it to the loader.
+	CuBLASLt string
+}
