@@ -85,7 +85,7 @@ int Planner::choose_chunk() const {
 	if (step.deterministic) {
 		return kFixedChunk;
 	}
-	constexpr double kItem = 48; // positions that are read in the time which an item takes beside its own
+	constexpr double kItem = 80; // positions that are read in the time which an item takes beside its own
 	const double blocks = static_cast<double>(step.processors) * kRowsBlocks;
 	int best = 128;
 	double best_cost = INFINITY;
@@ -156,8 +156,8 @@ template <int D> cudaError_t start(const AttentionRun &run, cudaStream_t stream)
 	const float scale = run.scale * static_cast<float>(M_LOG2E);
 	if (run.prefill_tiles > 0) {
 		const PrefillArgs args = {run.q, run.out, run.q_pitch, run.out_pitch, keys, values, run.cache.page_stride, slot_stride, page_shift,
-			run.shape.heads, groups.split, groups.size, run.shape.window, scale, run.pages, reinterpret_cast<const PrefillTile *>(table + layout.prefill), run.prefill_tiles};
-		if (const cudaError_t e = Launch<D>::prefill(args, run.hopper ? run.processors : 0, stream); e != cudaSuccess) {
+			run.shape.heads, groups.split, groups.size, run.shape.window, scale, run.pages, reinterpret_cast<const PrefillTile *>(table + layout.prefill)};
+		if (const cudaError_t e = Launch<D>::prefill(args, run.prefill_tiles, run.hopper, stream); e != cudaSuccess) {
 			return e;
 		}
 	}
@@ -167,7 +167,7 @@ template <int D> cudaError_t start(const AttentionRun &run, cudaStream_t stream)
 		run.shape.heads, groups.split, groups.size, run.shape.window, scale, run.pages,
 		reinterpret_cast<const Header *>(table), reinterpret_cast<const int32_t *>(table + layout.first_item), reinterpret_cast<const Tile *>(table + layout.tiles),
 		reinterpret_cast<int32_t *>(base), reinterpret_cast<float *>(base + run.space.running), reinterpret_cast<float2 *>(base + run.space.stats), reinterpret_cast<float *>(base + run.space.values)};
-	return Launch<D>::rows(args, blocks, run.early && run.hopper, stream);
+	return Launch<D>::rows(args, blocks, stream);
 }
 
 } // namespace

@@ -5,7 +5,8 @@
 //   rows:    tiles of up to 16 query rows (rows of one sequence times the heads
 //            of one key head), their context split into chunks: decode rows,
 //            short prompts, and everything in deterministic mode;
-//   prefill: tiles of 128 query rows, each over its whole context.
+//   prefill: tiles of 128 query rows, each over its whole context; on Hopper with
+//            its own matrix instruction, except for head_dim 96.
 //
 // Shapes: heads % kv_heads == 0; head_dim 64, 96, 128 or 256; page_size a power
 // of two, at least 16; heads per key head at most 16, or a multiple of a
@@ -41,8 +42,8 @@ struct AttentionStep {
 	int32_t processors;  // of the device
 	int64_t spare_parts; // AttentionSpace::parts of the workspace
 	// deterministic: a row's result does not depend, by a bit, on other rows,
-	// on chunking, or on whether it was a decode row. Chunks then are 256
-	// positions, at multiples of 256.
+	// on chunking, or on whether it was a decode row. Chunks then are 512
+	// positions, at multiples of 512.
 	bool deterministic;
 };
 
@@ -89,7 +90,7 @@ int64_t attention_table_bytes(int32_t rows);
 AttentionSpace attention_space(int32_t rows, int32_t heads, int32_t head_dim, int32_t processors, int64_t budget);
 
 // attention_plan fills `table` (attention_table_bytes(step.rows), host memory)
-// for one window. Cost: about 50 ns a sequence. CH_INVALID for sequences that
+// for one window. Cost: about 40 ns a sequence. CH_INVALID for sequences that
 // do not fit the shape or rows.
 int32_t attention_plan(const AttentionStep &step, void *table, AttentionPlan *plan);
 

@@ -143,6 +143,8 @@ template <int D> __global__ void __launch_bounds__(HopperShape<D>::kThreads, 1) 
 	}
 	copy_wait<0>();
 	rows.write(a, tile, head);
+#else
+	__trap(); // compiled for another card: better no result than a wrong one
 #endif
 }
 

@@ -8,7 +8,7 @@ namespace chorale::attention {
 constexpr int kTileRows = 16;     // query rows of a tile of the rows kernel
 constexpr int kPrefillRows = 128; // of the prefill kernel
 constexpr int kBlock = 16;        // positions that are copied at once
-constexpr int kFixedChunk = 256;  // positions of a chunk in deterministic mode
+constexpr int kFixedChunk = 512;  // positions of a chunk in deterministic mode
 
 struct Header {
 	int32_t items; // of the rows kernel, per virtual key head
