@@ -17,7 +17,7 @@
 // (AttentionPlan::prefill_tiles) needs their exact number in AttentionRun.
 //
 // What lies in a cache beyond a tile's last position never counts, whatever it
-// is. Other values that a row does not see, later rows' and those up to 63
+// is. Other values that a row does not see, later rows' and those up to 127
 // positions before its window, have weight 0, but must be finite.
 #pragma once
 
@@ -85,8 +85,9 @@ int32_t attention_supports(const AttentionShape &shape);
 int64_t attention_table_bytes(int32_t rows);
 
 // attention_space lays out the workspace for steps of at most `rows` rows,
-// `heads` heads and head_dim channels. budget is what may be spent on keeping chunks apart, in
-// bytes; the more, the better long contexts are spread (64 MiB is plenty).
+// `heads` heads and head_dim channels. budget is what may be spent on keeping
+// chunks apart, in bytes; the more, the better long contexts are spread (64 MiB
+// is plenty).
 AttentionSpace attention_space(int32_t rows, int32_t heads, int32_t head_dim, int32_t processors, int64_t budget);
 
 // attention_plan fills `table` (attention_table_bytes(step.rows), host memory)
