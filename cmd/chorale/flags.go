@@ -51,7 +51,7 @@ type weightFlags struct {
 	CPUKernel  string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
 
 	MaxRunningRequests int     `group:"compute" default:"64" help:"Most sequences computed at once per worker."`
-	ChunkedPrefillSize int     `group:"compute" default:"512" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps."`
+	ChunkedPrefillSize int     `group:"compute" default:"512" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps (-1: 2048)."`
 	MaxTotalTokens     int     `group:"compute" placeholder:"N" help:"Tokens in the key/value cache (default: what 1 GiB holds, at least one full context)."`
 	MemFractionStatic  float64 `group:"compute" placeholder:"F" help:"Instead: share of the free memory that weights and cache may take."`
 }

@@ -125,6 +125,12 @@ func (r *managerRole) loadInitial(ctx context.Context) error {
 	for i, a := range r.initial {
 		wg.Go(func() {
 			res, err := r.m.Load(ctx, adaptermgr.LoadRequest{Name: a.Name, Source: a.Path, Pinned: a.Pinned, Replace: true})
+			if errors.Is(err, adaptermgr.ErrSourceNotFound) && filepath.IsAbs(a.Path) {
+				// The manager tells clients nothing of the disk; the operator may know.
+				if _, serr := os.Stat(a.Path); serr != nil {
+					err = serr
+				}
+			}
 			if err != nil {
 				errs[i] = fmt.Errorf("--lora-paths %s=%s: %w", a.Name, a.Path, err)
 				return

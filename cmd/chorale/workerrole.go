@@ -124,7 +124,36 @@ func targets(mods []string) []string {
 // Pages are touched only when used, so an idle server does not pay for it.
 const defaultCacheBytes = 1 << 30
 
+// unchunked is the most tokens of a step for --chunked-prefill-size -1, SGLang's
+// word for no chunks: longer prompts are cut all the same, lest the activations
+// of a whole context take memory.
+const unchunked = 2048
+
+// checkCompute names the flags that make no sense.
+func checkCompute(wf *weightFlags, lf *loraFlags) error {
+	for _, c := range []struct {
+		ok   bool
+		want string
+		got  any
+	}{
+		{lf.MaxLorasPerBatch >= 1, "--max-loras-per-batch must be at least 1", lf.MaxLorasPerBatch},
+		{lf.MaxResidentLoras >= 0, "--max-resident-loras must be at least 1", lf.MaxResidentLoras},
+		{wf.MaxRunningRequests >= 1, "--max-running-requests must be at least 1", wf.MaxRunningRequests},
+		{wf.ChunkedPrefillSize >= 1 || wf.ChunkedPrefillSize == -1, "--chunked-prefill-size must be at least 1, or -1", wf.ChunkedPrefillSize},
+		{wf.MaxTotalTokens >= 0, "--max-total-tokens must be at least 1", wf.MaxTotalTokens},
+		{wf.MemFractionStatic >= 0 && wf.MemFractionStatic <= 1, "--mem-fraction-static must be in (0, 1]", wf.MemFractionStatic},
+	} {
+		if !c.ok {
+			return fmt.Errorf("%s, got %v", c.want, c.got)
+		}
+	}
+	return nil
+}
+
 func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (engine.Options, error) {
+	if err := checkCompute(wf, lf); err != nil {
+		return engine.Options{}, err
+	}
 	spec := &w.model.Spec
 	o := engine.Options{
 		MaxBatchTokens: wf.ChunkedPrefillSize, MaxRunning: wf.MaxRunningRequests, MaxAdapters: lf.MaxLorasPerBatch,
@@ -135,6 +164,9 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 			return o, fmt.Errorf("--context-length %d is more than the model's %d", o.Context, spec.Context)
 		}
 		o.Context = spec.Context
+	}
+	if wf.ChunkedPrefillSize < 0 {
+		o.MaxBatchTokens = min(o.Context, unchunked)
 	}
 	if o.MaxResident == 0 {
 		o.MaxResident = 4 * o.MaxAdapters
