@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"chorale/adaptermgr"
 	pb "chorale/proto/gen/chorale/v1"
@@ -68,6 +70,23 @@ func with(ctx context.Context) context.Context {
 	return ctx
 }
 
+// noManager is what clients hear when the manager is away.
+type noManager struct{}
+
+func (noManager) Error() string { return "the adapter manager cannot be reached" }
+
+// Is makes the table find it.
+func (noManager) Is(target error) bool { return target == adaptermgr.ErrUnavailable }
+
+// explain puts words for people, and the reason, in the place of gRPC's report
+// of a failed connection. The manager's own errors have a reason already.
+func explain(err error) error {
+	if s := status.Convert(err); s.Code() != codes.Unavailable || len(s.Details()) > 0 {
+		return err
+	}
+	return Status(noManager{}).Err()
+}
+
 // LoadAdapter forwards and waits until the router serves what was loaded. The
 // base model's names are refused: the manager does not know them, and either
 // the adapter or the base model could not be asked for.
@@ -76,44 +95,49 @@ func (f *Forwarder) LoadAdapter(ctx context.Context, r *pb.LoadAdapterRequest) (
 		return nil, Status(fmt.Errorf("adapter %q: %w: it means the base model", r.GetName(), adaptermgr.ErrName)).Err()
 	}
 	resp, err := f.to.LoadAdapter(with(ctx), r)
-	if err == nil {
-		err = f.wait(ctx, resp.GetRevision())
+	if err != nil {
+		return nil, explain(err)
 	}
-	return resp, err
+	return resp, f.wait(ctx, resp.GetRevision())
 }
 
 // UnloadAdapter forwards and waits until the router refuses the name.
 func (f *Forwarder) UnloadAdapter(ctx context.Context, r *pb.UnloadAdapterRequest) (*pb.UnloadAdapterResponse, error) {
 	resp, err := f.to.UnloadAdapter(with(ctx), r)
-	if err == nil {
-		err = f.wait(ctx, resp.GetRevision())
+	if err != nil {
+		return nil, explain(err)
 	}
-	return resp, err
+	return resp, f.wait(ctx, resp.GetRevision())
 }
 
 // GetAdapter forwards.
 func (f *Forwarder) GetAdapter(ctx context.Context, r *pb.GetAdapterRequest) (*pb.GetAdapterResponse, error) {
-	return f.to.GetAdapter(with(ctx), r)
+	resp, err := f.to.GetAdapter(with(ctx), r)
+	return resp, explain(err)
 }
 
 // ListAdapters forwards.
 func (f *Forwarder) ListAdapters(ctx context.Context, r *pb.ListAdaptersRequest) (*pb.ListAdaptersResponse, error) {
-	return f.to.ListAdapters(with(ctx), r)
+	resp, err := f.to.ListAdapters(with(ctx), r)
+	return resp, explain(err)
 }
 
 // UpdateAdapter forwards.
 func (f *Forwarder) UpdateAdapter(ctx context.Context, r *pb.UpdateAdapterRequest) (*pb.UpdateAdapterResponse, error) {
-	return f.to.UpdateAdapter(with(ctx), r)
+	resp, err := f.to.UpdateAdapter(with(ctx), r)
+	return resp, explain(err)
 }
 
 // ValidateAdapter forwards.
 func (f *Forwarder) ValidateAdapter(ctx context.Context, r *pb.ValidateAdapterRequest) (*pb.ValidateAdapterResponse, error) {
-	return f.to.ValidateAdapter(with(ctx), r)
+	resp, err := f.to.ValidateAdapter(with(ctx), r)
+	return resp, explain(err)
 }
 
 // EnsureAdapters forwards.
 func (f *Forwarder) EnsureAdapters(ctx context.Context, r *pb.EnsureAdaptersRequest) (*pb.EnsureAdaptersResponse, error) {
-	return f.to.EnsureAdapters(with(ctx), r)
+	resp, err := f.to.EnsureAdapters(with(ctx), r)
+	return resp, explain(err)
 }
 
 // WatchAdapters forwards the stream until its end or Close.
@@ -123,7 +147,7 @@ func (f *Forwarder) WatchAdapters(r *pb.WatchAdaptersRequest, out grpc.ServerStr
 	defer context.AfterFunc(f.quit, cancel)()
 	in, err := f.to.WatchAdapters(with(ctx), r)
 	if err != nil {
-		return err
+		return explain(err)
 	}
 	for {
 		m, err := in.Recv()
@@ -133,7 +157,7 @@ func (f *Forwarder) WatchAdapters(r *pb.WatchAdaptersRequest, out grpc.ServerStr
 		case err != nil && f.quit.Err() != nil:
 			return router.ErrDraining
 		case err != nil:
-			return err
+			return explain(err)
 		}
 		if err := out.Send(m); err != nil {
 			return err

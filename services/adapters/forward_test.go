@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	pb "chorale/proto/gen/chorale/v1"
@@ -80,6 +81,33 @@ func TestForwarderBaseNames(t *testing.T) {
 	}
 	if _, err := f.LoadAdapter(t.Context(), &pb.LoadAdapterRequest{Name: "bass"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestForwarderNoManager: a manager that is away is an error with a reason, and
+// not gRPC's words about sockets.
+func TestForwarderNoManager(t *testing.T) {
+	conn, err := grpc.NewClient("127.0.0.1:1", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	f := adapters.NewForwarder(pb.NewAdapterServiceClient(conn), make(heard))
+	ctx := t.Context()
+	for name, call := range map[string]func() error{
+		"load":     func() error { _, err := f.LoadAdapter(ctx, &pb.LoadAdapterRequest{Name: "a"}); return err },
+		"unload":   func() error { _, err := f.UnloadAdapter(ctx, &pb.UnloadAdapterRequest{}); return err },
+		"get":      func() error { _, err := f.GetAdapter(ctx, &pb.GetAdapterRequest{}); return err },
+		"list":     func() error { _, err := f.ListAdapters(ctx, &pb.ListAdaptersRequest{}); return err },
+		"update":   func() error { _, err := f.UpdateAdapter(ctx, &pb.UpdateAdapterRequest{}); return err },
+		"validate": func() error { _, err := f.ValidateAdapter(ctx, &pb.ValidateAdapterRequest{}); return err },
+		"ensure":   func() error { _, err := f.EnsureAdapters(ctx, &pb.EnsureAdaptersRequest{}); return err },
+		"watch":    func() error { return f.WatchAdapters(&pb.WatchAdaptersRequest{}, &watcher{ctx: ctx}) },
+	} {
+		s := status.Convert(call())
+		if s.Code() != codes.Unavailable || s.Message() != "the adapter manager cannot be reached" || len(s.Details()) == 0 {
+			t.Errorf("%s: %v, details %v", name, s, s.Details())
+		}
 	}
 }
 

@@ -68,7 +68,7 @@ var management = []cause{
 	{adaptermgr.ErrUnloaded, "The name was unloaded while it was being loaded."},
 	{adaptermgr.ErrDiskFull, "The data directory's disk is full. Nothing was changed."},
 	{adaptermgr.ErrReadOnly, "The data directory cannot be written. Nothing was changed."},
-	{adaptermgr.ErrUnavailable, "No worker group can take the adapter now."},
+	{adaptermgr.ErrUnavailable, "No worker group can take the adapter now, or the adapter manager cannot be reached."},
 	{adaptermgr.ErrClosed, "The adapter manager is shutting down."},
 }
 
