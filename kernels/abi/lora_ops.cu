@@ -12,6 +12,7 @@ void lora_linear(ch_stream &s, const ch_op &op) {
 	l.x = op.x.data, l.ldx = op.x.pitch, l.in = op.in;
 	l.y = op.dst.data, l.ldy = op.dst.pitch, l.y_float = op.dst.wide != 0;
 	l.scratch = s.lora_scratch;
+	l.early = true; // terms are uploaded before the step's first kernel
 	check(lora::lora_shrink(l, s.cuda), "LoRA shrink");
 	check(lora::lora_expand(l, s.cuda), "LoRA expand");
 }

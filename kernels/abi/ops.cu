@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "attention_simple.cuh"
+#include "launch.h"
 #include "logits.cuh"
 #include "lora_ops.h"
 #include "rope.cuh"
@@ -43,11 +44,12 @@ template <class F> void by_type(const ch_view &v, F f) {
 	}
 }
 
-template <class P> std::remove_pointer_t<P> *data(const ch_view &v, P) { return static_cast<std::remove_pointer_t<P> *>(v.data); }
+template <class P> using Of = std::remove_pointer_t<P>;
+template <class P> Of<P> *data(const ch_view &v, P) { return static_cast<Of<P> *>(v.data); }
 
 void angles(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 	for (const Rope &r : s.ropes) {
-		angles_kernel<<<op.rows, std::min(round_up(r.half, 32), 256), 0, s.cuda>>>(r.angles, r.inv_freq, r.half, r.scale, tables(s, layout).pos());
+		start(s, angles_kernel, op.rows, std::min(round_up(r.half, 32), 256), r.angles, r.inv_freq, r.half, r.scale, tables(s, layout).pos());
 	}
 }
 
@@ -55,10 +57,10 @@ void embed(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 	const Step step = tables(s, layout);
 	by_type(op.dst, [&](auto type) {
 		auto *dst = data(op.dst, type);
-		embed_kernel<<<op.rows, row_threads(op.dst.pitch, 256), 0, s.cuda>>>(dst, op.dst.pitch, static_cast<const bf16 *>(op.w), step.ids());
+		start(s, embed_kernel<Of<decltype(type)>>, op.rows, row_threads(op.dst.pitch, 256), dst, op.dst.pitch, static_cast<const bf16 *>(op.w), step.ids());
 		if (op.slot) {
 			const LoraSlot slot = lora_slot(s, op.slot);
-			embed_lora_kernel<<<op.rows, 256, 0, s.cuda>>>(dst, op.dst.pitch, step.ids(), slot.terms, slot.count, s.slot_terms);
+			start(s, embed_lora_kernel<Of<decltype(type)>>, op.rows, 256, dst, op.dst.pitch, step.ids(), slot.terms, slot.count, s.slot_terms);
 		}
 	});
 }
@@ -67,7 +69,7 @@ template <class Out, class In, class Add> void norm(ch_stream &s, const ch_op &o
 	if (op.x.pitch > kNormChunks * 8 * 1024) {
 		fail(CH_UNSUPPORTED, "norm of %d columns", op.x.cols);
 	}
-	norm_kernel<<<op.rows, row_threads(op.x.pitch, 1024), 0, s.cuda>>>(dst, x, add, static_cast<const float *>(op.w), op.x.cols, op.x.pitch, op.eps);
+	start(s, norm_kernel<Out, In, Add>, op.rows, row_threads(op.x.pitch, 1024), dst, x, add, static_cast<const float *>(op.w), op.x.cols, op.x.pitch, op.eps);
 }
 
 void norms(ch_stream &s, const ch_op &op) {
@@ -77,7 +79,7 @@ void norms(ch_stream &s, const ch_op &op) {
 				norm(s, op, data(op.dst, d), data(op.x, x), static_cast<const bf16 *>(nullptr));
 				return;
 			}
-			by_type(op.y, [&](auto y) { norm(s, op, data(op.dst, d), data(op.x, x), const_cast<const std::remove_pointer_t<decltype(y)> *>(data(op.y, y))); });
+			by_type(op.y, [&](auto y) { norm(s, op, data(op.dst, d), data(op.x, x), static_cast<const Of<decltype(y)> *>(data(op.y, y))); });
 		});
 	});
 }
@@ -101,36 +103,39 @@ void rope_kv(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 		step.header(), step.row_seq(), step.pos(), step.pages(), step.seqs(),
 	};
 	const int heads = op.heads + 2 * op.cache.kv_heads, warps = 8;
-	rope_kv_kernel<<<dim3(op.rows, (heads + warps - 1) / warps), warps * 32, 0, s.cuda>>>(args);
+	start(s, rope_kv_kernel, dim3(op.rows, (heads + warps - 1) / warps), warps * 32, args);
 }
 
 void attention(ch_stream &s, const ch_layout &layout, const ch_op &op) {
+	if (s.attention.run(s, layout, op)) {
+		return;
+	}
 	const Step step = tables(s, layout);
 	const PlainArgs args = {
 		static_cast<bf16 *>(op.dst.data), op.dst.pitch, static_cast<const bf16 *>(op.x.data), op.x.pitch, op.cache, op.heads, op.window, op.scale,
 		step.header(), step.row_seq(), step.pos(), step.pages(), step.seqs(),
 	};
-	plain_attention_kernel<<<dim3(op.rows, op.heads), kPlainWarps * 32, 0, s.cuda>>>(args);
+	start(s, plain_attention_kernel, dim3(op.rows, op.heads), kPlainWarps * 32, args);
 }
 
 void silu_mul(ch_stream &s, const ch_op &op) {
 	const int threads = row_threads(op.dst.pitch, 256);
 	const int blocks = (op.dst.pitch / 8 + threads - 1) / threads;
-	silu_mul_kernel<<<dim3(op.rows, blocks), threads, 0, s.cuda>>>(static_cast<bf16 *>(op.dst.data), op.dst.pitch, static_cast<const bf16 *>(op.x.data), op.x.pitch, op.dst.cols);
+	start(s, silu_mul_kernel, dim3(op.rows, blocks), threads, static_cast<bf16 *>(op.dst.data), op.dst.pitch, static_cast<const bf16 *>(op.x.data), op.x.pitch, op.dst.cols);
 }
 
 void gather(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 	const int32_t *list = tables(s, layout).list(op.list);
 	by_type(op.dst, [&](auto d) {
 		by_type(op.x, [&](auto x) {
-			gather_kernel<<<op.rows, row_threads(op.dst.pitch, 256), 0, s.cuda>>>(data(op.dst, d), const_cast<const std::remove_pointer_t<decltype(x)> *>(data(op.x, x)), op.dst.pitch, list);
+			start(s, gather_kernel<Of<decltype(d)>, Of<decltype(x)>>, op.rows, row_threads(op.dst.pitch, 256), data(op.dst, d), data(op.x, x), op.dst.pitch, list);
 		});
 	});
 }
 
 void logit_stats(ch_stream &s, const ch_op &op) {
 	by_type(op.x, [&](auto x) {
-		logit_stats_kernel<<<op.rows, row_threads(op.x.pitch, 1024), 0, s.cuda>>>(static_cast<ch_logit_stat *>(op.host), const_cast<const std::remove_pointer_t<decltype(x)> *>(data(op.x, x)), op.x.cols, op.x.pitch);
+		start(s, logit_stats_kernel<Of<decltype(x)>>, op.rows, row_threads(op.x.pitch, 1024), static_cast<ch_logit_stat *>(op.host), data(op.x, x), op.x.cols, op.x.pitch);
 	});
 }
 
@@ -140,7 +145,7 @@ void to_host(ch_stream &s, const ch_op &op) {
 		check(cudaMemcpy2DAsync(op.host, row, op.x.data, sizeof(float) * op.x.pitch, row, op.rows, cudaMemcpyDeviceToHost, s.cuda), "copy to the host");
 		return;
 	}
-	to_host_kernel<<<op.rows, 256, 0, s.cuda>>>(static_cast<float *>(op.host), static_cast<const bf16 *>(op.x.data), op.x.cols, op.x.pitch);
+	start(s, to_host_kernel<bf16>, op.rows, 256, static_cast<float *>(op.host), static_cast<const bf16 *>(op.x.data), op.x.cols, op.x.pitch);
 }
 
 } // namespace

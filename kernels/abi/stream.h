@@ -3,10 +3,9 @@
 
 #include <cstring>
 #include <list>
-#include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "attention_ops.h"
 #include "context.h"
 
 namespace chorale {
@@ -26,7 +25,9 @@ struct Rope {
 
 // Graph is one recorded submission, or the memory of one that was seen once.
 struct Graph {
-	std::string key; // bytes of the layout and the operations
+	uint64_t hash = 0;
+	ch_layout layout = {};
+	std::vector<ch_op> ops;
 	cudaGraphExec_t exec = nullptr;
 };
 
@@ -49,8 +50,9 @@ struct ch_stream {
 	void *lora_scratch = nullptr;
 	int64_t lora_tiles = 0;
 
+	chorale::AttentionOps attention;
+
 	std::list<chorale::Graph> graphs; // most recently used first
-	std::unordered_map<std::string, std::list<chorale::Graph>::iterator> by_key;
 	ch_stream_stats stats = {};
 };
 

@@ -81,6 +81,7 @@ __device__ __forceinline__ void plain_chunk(const PlainArgs &a, const float *q, 
 // positions, counted from the first that is seen, go to the warps in turn, and
 // the warps' shares are added in order: the result depends on the row alone.
 static __global__ void __launch_bounds__(kPlainWarps * 32) plain_attention_kernel(const __grid_constant__ PlainArgs a) {
+	wait_for_before();
 	__shared__ float q[256];
 	__shared__ float max[kPlainWarps], sum[kPlainWarps], out[kPlainWarps][256];
 	const int t = blockIdx.x, h = blockIdx.y, dim = a.cache.head_dim;

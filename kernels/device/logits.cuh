@@ -40,6 +40,7 @@ __device__ __forceinline__ Peak warp_merge(Peak p) {
 // of nothing but NaN or -infinity, index 0 is given.
 template <class In>
 __global__ void logit_stats_kernel(ch_logit_stat *out, const In *x, int cols, int pitch) {
+	wait_for_before();
 	__shared__ Peak shared[32];
 	const In *row = x + static_cast<int64_t>(blockIdx.x) * pitch;
 	Peak mine = {-INFINITY, -1, 0};

@@ -10,6 +10,7 @@ namespace chorale {
 // frequency and position is float32, as transformers has it; cos and sin of it
 // are exact to float32.
 static __global__ void angles_kernel(float2 *out, const float *inv_freq, int half, float scale, const int32_t *pos) {
+	wait_for_before();
 	for (int i = threadIdx.x; i < half; i += blockDim.x) {
 		double sin, cos;
 		sincos(static_cast<double>(__fmul_rn(inv_freq[i], static_cast<float>(pos[blockIdx.x]))), &sin, &cos);
@@ -35,6 +36,7 @@ struct RopeArgs {
 // rope_kv_kernel finishes one row per block, one head per warp at a time.
 // Padded rows are left alone: they have no place in the cache.
 static __global__ void rope_kv_kernel(const __grid_constant__ RopeArgs a) {
+	wait_for_before();
 	const int t = blockIdx.x, lane = threadIdx.x & 31;
 	if (t >= a.header->rows) {
 		return;

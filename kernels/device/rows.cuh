@@ -10,6 +10,7 @@ namespace chorale {
 // embed_kernel writes dst[t] = table[ids[t]].
 template <class Out>
 __global__ void embed_kernel(Out *dst, int pitch, const bf16 *table, const int32_t *ids) {
+	wait_for_before();
 	const bf16 *from = table + static_cast<int64_t>(ids[blockIdx.x]) * pitch;
 	Out *to = dst + static_cast<int64_t>(blockIdx.x) * pitch;
 	for (int c = threadIdx.x * 8; c < pitch; c += blockDim.x * 8) {
@@ -21,6 +22,7 @@ __global__ void embed_kernel(Out *dst, int pitch, const bf16 *table, const int32
 // whose a is [vocab, rank]. A row's ranks are summed in order.
 template <class Out>
 __global__ void embed_lora_kernel(Out *dst, int pitch, const int32_t *ids, const ch_lora_term *terms, const int32_t *count, int max_terms) {
+	wait_for_before();
 	__shared__ float s[512];
 	const int row = blockIdx.x, n = min(*count, max_terms);
 	for (int i = 0; i < n; i++) {
@@ -53,6 +55,7 @@ constexpr int kNormChunks = 4;
 // norm_kernel writes dst = x / rms(x) * w, after x += add when add is there.
 template <class Out, class In, class Add>
 __global__ void norm_kernel(Out *dst, In *x, const Add *add, const float *w, int cols, int pitch, float eps) {
+	wait_for_before();
 	__shared__ float shared[33];
 	const int64_t at = static_cast<int64_t>(blockIdx.x) * pitch;
 	Vec8 keep[kNormChunks];
@@ -102,6 +105,7 @@ __device__ __forceinline__ float silu(float g) { return g / (1.f + __expf(-g)); 
 // silu_mul_kernel writes dst[t, i] = silu(x[t, i]) * x[t, width + i]. Blocks
 // of y share a row.
 static __global__ void silu_mul_kernel(bf16 *dst, int dst_pitch, const bf16 *x, int x_pitch, int width) {
+	wait_for_before();
 	const bf16 *gate = x + static_cast<int64_t>(blockIdx.x) * x_pitch, *up = gate + width;
 	bf16 *to = dst + static_cast<int64_t>(blockIdx.x) * dst_pitch;
 	const bool whole = width % 8 == 0;
@@ -127,6 +131,7 @@ static __global__ void silu_mul_kernel(bf16 *dst, int dst_pitch, const bf16 *x, 
 // gather_kernel copies row list[i] of x to row i of dst.
 template <class Out, class In>
 __global__ void gather_kernel(Out *dst, const In *x, int pitch, const int32_t *list) {
+	wait_for_before();
 	const In *from = x + static_cast<int64_t>(list[blockIdx.x]) * pitch;
 	Out *to = dst + static_cast<int64_t>(blockIdx.x) * pitch;
 	for (int c = threadIdx.x * 8; c < pitch; c += blockDim.x * 8) {
@@ -137,6 +142,7 @@ __global__ void gather_kernel(Out *dst, const In *x, int pitch, const int32_t *l
 // to_host_kernel writes rows without padding as float32.
 template <class In>
 __global__ void to_host_kernel(float *dst, const In *x, int cols, int pitch) {
+	wait_for_before();
 	for (int c = threadIdx.x; c < cols; c += blockDim.x) {
 		dst[static_cast<int64_t>(blockIdx.x) * cols + c] = to_float(x[static_cast<int64_t>(blockIdx.x) * pitch + c]);
 	}

@@ -8,6 +8,14 @@ namespace chorale {
 
 using bf16 = __nv_bfloat16;
 
+// wait_for_before waits until the launch before has ended, where this one may
+// have been brought up earlier (sm_90); every kernel begins with it.
+__device__ __forceinline__ void wait_for_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 struct Vec8 {
 	float v[8];
 };

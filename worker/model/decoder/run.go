@@ -30,11 +30,14 @@ type Runner struct {
 	x, h, qkv, att, delta, gu, act tensor.Buffer // [T, …]
 	lastX, lastAtt                 tensor.Buffer // the last layer's wanted rows of x and att
 	block, logits                  tensor.Buffer // [LogitBlock, H], [LogitBlock, V]
+
+	rows []int32 // of the block
 }
 
-// LogitBlock is how many rows of logits are computed at a time: enough for a
-// full decode batch, little enough that 128 Ki-token vocabularies stay cheap.
-const LogitBlock = 64
+// LogitBlock is how many rows of logits are computed at a time: a full decode
+// batch, so that the head's weight is read once a step; 128 MiB of logits with a
+// vocabulary of 128 Ki tokens.
+const LogitBlock = 256
 
 // NewRunner makes a runner for steps of at most maxTokens rows over kv.
 func (m *Model) NewRunner(kv tensor.KV, maxTokens int) (*Runner, error) {
@@ -137,16 +140,26 @@ func (r *Runner) finish(step *Step) {
 // them, after Forward. The rows [to-from, Vocab] are valid, and the caller's
 // to change, until the next call. An error ends the step: call Finish.
 func (r *Runner) Logits(step *Step, from, to int, stats []tensor.LogitStat) ([]float32, error) {
-	rows := make([]int32, to-from)
-	for i := range rows {
-		rows[i] = int32(from + i)
+	r.head(step, from, to, stats)
+	host := r.stream.Host(r.logits)
+	return host, r.stream.Err()
+}
+
+// Stats is Logits without the rows, which on a GPU then stay there.
+func (r *Runner) Stats(step *Step, from, to int, stats []tensor.LogitStat) error {
+	r.head(step, from, to, stats)
+	return r.stream.Err()
+}
+
+func (r *Runner) head(step *Step, from, to int, stats []tensor.LogitStat) {
+	r.rows = r.rows[:0]
+	for i := from; i < to; i++ {
+		r.rows = append(r.rows, int32(i))
 	}
 	s := r.stream
-	s.GatherRows(r.block, r.h, rows)
+	s.GatherRows(r.block, r.h, r.rows)
 	r.m.head.Forward(s, r.logits, r.block, clip(step.LogitSegments, from, to))
 	s.LogitStats(stats, r.logits)
-	host := s.Host(r.logits)
-	return host, s.Err()
 }
 
 // clip cuts segments to rows [from, to) and counts them from there.

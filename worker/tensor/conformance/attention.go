@@ -181,7 +181,7 @@ func (c *check) attentionStep(d device, kv tensor.KV, a attentionCase, ctx []con
 			}
 			for h := range a.heads {
 				at := h * a.headDim
-				cx.attend(want.row(t)[at:at+a.headDim], bound.row(t)[at:at+a.headDim], row[at:at+a.headDim], h/(a.heads/a.kvHeads), a, spec, c.tol.Rows)
+				cx.attend(want.row(t)[at:at+a.headDim], bound.row(t)[at:at+a.headDim], row[at:at+a.headDim], h/(a.heads/a.kvHeads), a, spec, 4*c.tol.Rows+c.tol.Softmax)
 			}
 		}
 	}
@@ -215,7 +215,7 @@ func (cx *context) attend(dst, bound []float64, q []float32, kvHead int, a atten
 		for i := range dst {
 			v := scores[p] / sum * cx.v[p*width+kvHead*a.headDim+i]
 			dst[i] += v
-			bound[i] += math.Abs(v) * tol * 4
+			bound[i] += math.Abs(v) * tol
 		}
 	}
 }

@@ -29,6 +29,9 @@ type Tolerance struct {
 	// Act is the rounding of one result that goes into a buffer of kind Act,
 	// relative to it; 0 where these are float32.
 	Act float64
+	// Softmax is the rounding of attention's weights, relative to the size of
+	// the values that they multiply; 0 where they are float32.
+	Softmax float64
 	// Company bounds how far a row's logits in a batch may be from those that
 	// it has alone; 0 asks for equal bits.
 	Company float64

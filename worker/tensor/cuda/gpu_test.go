@@ -27,9 +27,9 @@ func opener(o Options) conformance.Open {
 }
 
 // tolerance: sums are float32, v of LoRA keeps 16 bits, exp is the fast one,
-// and what goes into Act buffers is rounded to 8 bits.
+// and what goes into Act buffers, and attention's weights, are rounded to 8 bits.
 func tolerance() conformance.Tolerance {
-	return conformance.Tolerance{Product: 4e-6, Input: 4e-6, LoRA: 1.5e-5, Rows: 1e-5, Act: math.Ldexp(1, -8)}
+	return conformance.Tolerance{Product: 4e-6, Input: 4e-6, LoRA: 1.5e-5, Rows: 1e-5, Act: math.Ldexp(1, -8), Softmax: math.Ldexp(1, -8)}
 }
 
 func TestConformance(t *testing.T) {

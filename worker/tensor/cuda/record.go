@@ -167,7 +167,10 @@ func (s *stream) Linear(dst, x tensor.Buffer, w tensor.Matrix, bias tensor.Vecto
 // terms checks the terms of one call on rows of depth in and width out and
 // writes them to their slot, whose number plus 1 it returns.
 func (s *stream) terms(name string, lora []tensor.LoRATerm, rows, in, out int, embedding bool) (int32, bool) {
-	var terms []loraTerm
+	if slot, ok := s.tables.again(lora, rows, in, out, embedding); ok {
+		return slot, true
+	}
+	terms := s.termScratch[:0]
 	for i, l := range lora {
 		t := loraTerm{row0: int32(l.Start), rows: int32(l.End - l.Start), col: int32(l.Offset)}
 		width := 0
@@ -192,7 +195,11 @@ func (s *stream) terms(name string, lora []tensor.LoRATerm, rows, in, out int, e
 			terms = append(terms, t)
 		}
 	}
+	s.termScratch = terms
 	slot, err := s.tables.terms(terms)
+	if slot != 0 {
+		s.tables.remember(lora, rows, in, out, embedding)
+	}
 	return slot, s.keep(name, err)
 }
 

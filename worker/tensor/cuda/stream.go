@@ -24,6 +24,8 @@ type stream struct {
 	ops     []op
 	tables  tables
 	pending []pendingStats
+	// termScratch is reused by terms.
+	termScratch []loraTerm
 	stats   []unsafe.Pointer // pinned memory of pending[i]
 }
 

@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"slices"
 	"unsafe"
 
 	"chorale/worker/tensor"
@@ -20,6 +21,46 @@ type tables struct {
 	first, last, slotBytes int32
 	// most is the number of slots ever used.
 	most int32
+	// asked is what each slot's terms were made from.
+	asked []asked
+}
+
+// asked is a call's LoRA terms and what they were checked against.
+type asked struct {
+	terms         []tensor.LoRATerm
+	rows, in, out int
+	embedding     bool
+}
+
+func (a *asked) equal(b *asked) bool {
+	return a.rows == b.rows && a.in == b.in && a.out == b.out && a.embedding == b.embedding && slices.Equal(a.terms, b.terms)
+}
+
+// again takes the next slot as it is when its terms were made from the same
+// call: in most steps nothing changes but the tokens, and a batch with 64
+// adapters has 14,000 terms.
+func (t *tables) again(lora []tensor.LoRATerm, rows, in, out int, embedding bool) (int32, bool) {
+	if len(lora) == 0 {
+		t.slot++
+		return 0, true
+	}
+	if int(t.slot) >= len(t.asked) || !t.asked[t.slot].equal(&asked{lora, rows, in, out, embedding}) {
+		return 0, false
+	}
+	t.slot++
+	return t.slot, true
+}
+
+// remember notes what the slot last taken was made from. A call without terms
+// in the end took none, and is made anew each time.
+func (t *tables) remember(lora []tensor.LoRATerm, rows, in, out int, embedding bool) {
+	slot := int(t.slot) - 1
+	for len(t.asked) <= slot {
+		t.asked = append(t.asked, asked{})
+	}
+	a := &t.asked[slot]
+	a.terms = append(a.terms[:0], lora...)
+	a.rows, a.in, a.out, a.embedding = rows, in, out, embedding
 }
 
 // at views n values of the step's tables.
