@@ -45,7 +45,7 @@ type textFlags struct {
 type weightFlags struct {
 	Dtype      string `group:"model" default:"auto" enum:"auto,bfloat16,bf16,float32,float" help:"Arithmetic: bfloat16 (= auto, fast) or float32 (parity with PyTorch to 1e-4)."`
 	LoadFormat string `group:"model" default:"auto" enum:"auto,safetensors,gguf" help:"Kind of model files; auto looks."`
-	Device     string `group:"compute" default:"auto" enum:"auto,cpu" help:"Device to compute on."`
+	Device     string `group:"compute" default:"auto" placeholder:"DEVICE" help:"Device to compute on: cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one."`
 	TpSize     int    `group:"compute" default:"1" help:"Ranks of a tensor-parallel worker group; only 1 so far."`
 	Threads    int    `group:"compute" placeholder:"N" help:"Compute threads (default: all cores)."`
 	CPUKernel  string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`

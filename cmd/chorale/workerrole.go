@@ -24,7 +24,6 @@ import (
 	"chorale/worker/model"
 	"chorale/worker/model/decoder"
 	"chorale/worker/tensor"
-	"chorale/worker/tensor/cpu"
 )
 
 // workerRole is a worker group in this process.
@@ -77,7 +76,7 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if wf.Dtype == "float32" || wf.Dtype == "float" {
 		precision = tensor.F32
 	}
-	if w.backend, err = cpu.New(cpu.Options{Precision: precision, Threads: wf.threads(), Kernel: wf.CPUKernel}); err != nil {
+	if w.backend, err = openBackend(wf, precision, w.log); err != nil {
 		return nil, err
 	}
 	m, cfg, err := model.Open(w.backend, ckpt)
@@ -181,9 +180,12 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 	perToken := 2 * int64(spec.Layers) * int64(spec.KVHeads) * int64(spec.HeadDim) * size
 	tokens := int64(wf.MaxTotalTokens)
 	if tokens == 0 {
-		budget := int64(defaultCacheBytes)
-		if f := wf.MemFractionStatic; f > 0 {
-			free, err := freeMemory()
+		budget, fraction := int64(defaultCacheBytes), wf.MemFractionStatic
+		if _, own := w.backend.(ownMemory); own && fraction == 0 {
+			fraction = deviceFraction
+		}
+		if f := fraction; f > 0 {
+			free, err := w.freeMemory()
 			if err != nil {
 				return o, fmt.Errorf("--mem-fraction-static: %w", err)
 			}
@@ -192,7 +194,7 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 			}
 		}
 		tokens = budget / perToken
-		if wf.MemFractionStatic == 0 {
+		if fraction == 0 {
 			tokens = max(tokens, int64(o.Context))
 		}
 	}
@@ -200,8 +202,21 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 	return o, nil
 }
 
-// freeMemory reads what the machine could still give.
-func freeMemory() (int64, error) {
+// deviceFraction is the share of a GPU's memory that weights and cache take when
+// nothing is said; the rest is for activations, adapters and the driver.
+const deviceFraction = 0.8
+
+// ownMemory is a device with memory of its own.
+type ownMemory interface {
+	Memory() (free, total int64, err error)
+}
+
+// freeMemory is what the device, or else the machine, could still give.
+func (w *workerRole) freeMemory() (int64, error) {
+	if d, ok := w.backend.(ownMemory); ok {
+		free, _, err := d.Memory()
+		return free, err
+	}
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0, err

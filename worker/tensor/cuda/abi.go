@@ -140,6 +140,7 @@ type fillArgs struct {
 // driver is one device: the library, or a recorder in tests.
 type driver interface {
 	name() string
+	memory() (free, total int64, err error)
 	alloc(bytes int64) (addr, error)
 	free(a addr)
 	hostAlloc(bytes int64) (unsafe.Pointer, error)

@@ -33,6 +33,9 @@ func newBackend(d driver) *Backend { return &Backend{d: d} }
 // Name returns "cuda:" with the device's number and name.
 func (b *Backend) Name() string { return b.d.name() }
 
+// Memory is the device's memory in bytes: what is free now, and all.
+func (b *Backend) Memory() (free, total int64, err error) { return b.d.memory() }
+
 // Precision returns tensor.BF16.
 func (b *Backend) Precision() tensor.Precision { return tensor.BF16 }
 

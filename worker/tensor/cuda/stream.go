@@ -26,7 +26,7 @@ type stream struct {
 	pending []pendingStats
 	// termScratch is reused by terms.
 	termScratch []loraTerm
-	stats   []unsafe.Pointer // pinned memory of pending[i]
+	stats       []unsafe.Pointer // pinned memory of pending[i]
 }
 
 // pendingStats is a LogitStats whose results are to come.
