@@ -8,8 +8,11 @@ type AdapterEntry struct {
 	Source string
 	Pinned bool
 	// Usable tells whether new requests may name it: loaded on at least one
-	// group. An entry that is not usable is draining, failed or evicted.
+	// group. An entry that is not usable is loading, draining, failed or evicted.
 	Usable bool
+	// Loading tells that it is on its way to the worker groups: requests that
+	// name it wait.
+	Loading bool
 	// Evicted tells that max_loaded_loras pushed it out: naming it brings it
 	// back (through Loader).
 	Evicted bool

@@ -104,7 +104,7 @@ func (r *Router) resolve(ctx context.Context, reqs []*Request) ([]*AdapterEntry,
 			return nil, err
 		}
 		cat := r.Catalogue()
-		if try < maxRecalls && cat.anyEvicted(names) {
+		if try < maxRecalls && r.anyAway(cat, names) {
 			continue // somebody else's adapters pushed one out again at once
 		}
 		out, err := r.entries(cat, reqs)
@@ -140,18 +140,20 @@ func (r *Router) entries(cat *Catalogue, reqs []*Request) ([]*AdapterEntry, erro
 	return out, nil
 }
 
-// anyEvicted tells whether max_loaded_loras has pushed one of the names out.
-func (c *Catalogue) anyEvicted(names map[string]struct{}) bool {
+// anyAway tells whether max_loaded_loras has pushed one of the names out, or one
+// is on its way to the groups. Without a group there is nothing to wait for.
+func (r *Router) anyAway(cat *Catalogue, names map[string]struct{}) bool {
 	for n := range names {
-		if e, ok := c.Adapters[n]; ok && e.Evicted {
+		if e, ok := cat.Adapters[n]; ok && (e.Evicted || e.Loading && r.Ready()) {
 			return true
 		}
 	}
 	return false
 }
 
-// recall brings adapters back that max_loaded_loras pushed out and, with
-// ReloadUnloaded, those that were unloaded.
+// recall brings adapters back that max_loaded_loras pushed out, waits for those
+// that somebody else brings back or loads, and loads, with ReloadUnloaded, those
+// that were unloaded.
 func (r *Router) recall(ctx context.Context, names map[string]struct{}) error {
 	cat := r.Catalogue()
 	for n := range names {
@@ -161,7 +163,7 @@ func (r *Router) recall(ctx context.Context, names map[string]struct{}) error {
 			}
 		}
 	}
-	if !cat.anyEvicted(names) {
+	if !r.anyAway(cat, names) {
 		return nil
 	}
 	// All names, so that those in use here are not pushed out for the others.

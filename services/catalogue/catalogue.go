@@ -107,6 +107,7 @@ func entry(a *pb.Adapter) *router.AdapterEntry {
 	switch a.GetState() {
 	case pb.AdapterState_ADAPTER_STATE_LOADED, pb.AdapterState_ADAPTER_STATE_LOADING:
 		e.Usable = len(e.Groups) > 0
+		e.Loading = !e.Usable
 	case pb.AdapterState_ADAPTER_STATE_READY:
 		e.Evicted = true
 	}
