@@ -18,8 +18,7 @@ type fake struct {
 	hosts [][]byte
 	// From the streams.
 	submitted []submission
-	terms     [][]loraTerm // of the uploaded slots, by submission
-	stat      logitStat    // what LogitStats finds
+	stat      logitStat // what LogitStats finds
 	broken    error
 }
 
