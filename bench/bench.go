@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"chorale/bench/figure"
 )
 
 // ErrAllFailed marks a measurement in which no request succeeded.
@@ -13,14 +15,7 @@ var ErrAllFailed = errors.New("bench: no request succeeded")
 
 // Result is a whole measurement.
 type Result struct {
-	// Command is the command line, if the caller set it.
-	Command []string  `json:"command,omitempty"`
-	Version string    `json:"version,omitempty"`
-	Started time.Time `json:"started"`
-	Seconds float64   `json:"seconds"`
-	// Stopped tells why the measurement ended early.
-	Stopped string       `json:"stopped,omitempty"`
-	Machine Machine      `json:"machine"`
+	figure.Head
 	Config  Config       `json:"config"`
 	Targets []TargetInfo `json:"targets"`
 	Cells   []Cell       `json:"cells"`
@@ -76,7 +71,7 @@ func Measure(ctx context.Context, c Config) (*Result, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	start := time.Now()
+	head := figure.Begin(figure.KindServe)
 	if c.MaxDuration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, c.MaxDuration, fmt.Errorf("the limit of %v", c.MaxDuration))
@@ -87,7 +82,7 @@ func Measure(ctx context.Context, c Config) (*Result, error) {
 	if err := m.open(ctx); err != nil {
 		return nil, err
 	}
-	res := &Result{Started: start, Machine: machine(), Config: c, Targets: m.infos()}
+	res := &Result{Head: head, Config: c, Targets: m.infos()}
 	if err := m.rounds(ctx); err != nil {
 		return nil, err
 	}
@@ -96,8 +91,7 @@ func Measure(ctx context.Context, c Config) (*Result, error) {
 	} else if cause != nil {
 		res.Stopped = cause.Error()
 	}
-	res.Machine.LoadAtEnd = loadAverage()
-	res.Seconds = time.Since(start).Seconds()
+	res.End()
 	res.Cells = m.summary()
 	res.Ratios = ratios(&c, res.Cells)
 	return res, failed(res)
@@ -221,7 +215,7 @@ func (m *measurement) round(ctx context.Context, i, r int) error {
 	}
 	cell.Rounds, cell.last, cell.all = append(cell.Rounds, run), samples, append(cell.all, samples)
 	m.config.say("%s %s: round %d of %d: %.1f tokens/s, TTFT p95 %s", cell.Target, cell.Mode, r+1, m.config.Repeat,
-		run.Metrics.OutputPerSecond, seconds(run.Metrics.TTFT.P95))
+		run.Metrics.OutputPerSecond, figure.Seconds(run.Metrics.TTFT.P95))
 	return nil
 }
 
@@ -244,9 +238,9 @@ func (m *measurement) summary() []Cell {
 				cpus = append(cpus, *r.Metrics.CPU)
 			}
 		}
-		c.Pooled, c.OutputPerSecond = measure(whole, m.config.SLO), spread(rates)
+		c.Pooled, c.OutputPerSecond = measure(whole, m.config.SLO), figure.SpreadOf(rates)
 		if len(cpus) > 0 {
-			s := spread(cpus)
+			s := figure.SpreadOf(cpus)
 			c.CPU = &s
 		}
 		c.PerAdapter = perAdapter(whole, m.config.SLO)

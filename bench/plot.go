@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"chorale/bench/chart"
+	"chorale/bench/figure"
 )
 
 // CanPlot tells whether WritePlot knows the format of a file name.
@@ -120,11 +121,11 @@ func (r *Result) subtitle() string {
 	if len(c.Pairs) > 0 {
 		lengths = fmt.Sprintf("%d pairs of lengths", len(c.Pairs))
 	}
-	load := fmt.Sprintf("%s × %s", plural(c.Clients, "client"), plural(c.Requests, "request"))
+	load := fmt.Sprintf("%s × %s", figure.Plural(c.Clients, "client"), figure.Plural(c.Requests, "request"))
 	if c.open() {
 		load = fmt.Sprintf("%g requests/s, cv %g", c.Rate, c.CV)
 	}
-	return fmt.Sprintf("%s, %s, %s, seed %d · %d cores %s · %s", load, lengths, plural(c.Repeat, "round"), c.Seed,
+	return fmt.Sprintf("%s, %s, %s, seed %d · %d cores %s · %s", load, lengths, figure.Plural(c.Repeat, "round"), c.Seed,
 		r.Machine.Cores, r.Machine.CPU, r.Started.UTC().Format("2006-01-02 15:04 UTC"))
 }
 

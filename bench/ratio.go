@@ -1,6 +1,10 @@
 package bench
 
-import "cmp"
+import (
+	"cmp"
+
+	"chorale/bench/figure"
+)
 
 func compare(a, b string) int { return cmp.Compare(a, b) }
 
@@ -65,9 +69,9 @@ func over(a, b *Cell) (Ratio, bool) {
 			div(&cpu, *x.Metrics.CPU, *y.Metrics.CPU)
 		}
 	}
-	out.OutputPerSecond, out.TTFT, out.TPOT = spread(rate), spread(ttft), spread(tpot)
+	out.OutputPerSecond, out.TTFT, out.TPOT = figure.SpreadOf(rate), figure.SpreadOf(ttft), figure.SpreadOf(tpot)
 	if len(cpu) > 0 {
-		s := spread(cpu)
+		s := figure.SpreadOf(cpu)
 		out.CPU = &s
 	}
 	return out, out.Rounds > 0

@@ -3,69 +3,10 @@ package bench
 import (
 	"fmt"
 	"io"
-	"math"
 	"strings"
-	"unicode/utf8"
+
+	"chorale/bench/figure"
 )
-
-// seconds shows a time in the unit that suits it.
-func seconds(s float64) string {
-	switch {
-	case s == 0 || math.IsNaN(s):
-		return "-"
-	case s < 0.0995:
-		return fmt.Sprintf("%.1f ms", s*1e3)
-	case s < 0.9995:
-		return fmt.Sprintf("%.0f ms", s*1e3)
-	case s < 99.95:
-		return fmt.Sprintf("%.2f s", s)
-	default:
-		return fmt.Sprintf("%.0f s", s)
-	}
-}
-
-func plural(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
-}
-
-// table aligns cells; the first left columns to the left, the others to the
-// right.
-type table struct {
-	left int
-	rows [][]string
-}
-
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
-
-func (t *table) write(b *strings.Builder) {
-	var width []int
-	for _, r := range t.rows {
-		for i, c := range r {
-			if i == len(width) {
-				width = append(width, 0)
-			}
-			width[i] = max(width[i], utf8.RuneCountInString(c))
-		}
-	}
-	for _, r := range t.rows {
-		var line strings.Builder
-		for i, c := range r {
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c))
-			if i > 0 {
-				line.WriteString("  ")
-			}
-			if i < t.left {
-				line.WriteString(c + pad)
-			} else {
-				line.WriteString(pad + c)
-			}
-		}
-		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
-	}
-}
 
 // Report is how much WriteTable shows.
 type Report struct {
@@ -95,7 +36,7 @@ func (r *Result) head(b *strings.Builder) {
 	if c.open() {
 		fmt.Fprintf(b, "open loop: %g requests/s, Gamma gaps of cv %g", c.Rate, c.CV)
 	} else {
-		fmt.Fprintf(b, "closed loop: %s x %s", plural(c.Clients, "client"), plural(c.Requests, "request"))
+		fmt.Fprintf(b, "closed loop: %s x %s", figure.Plural(c.Clients, "client"), figure.Plural(c.Requests, "request"))
 	}
 	switch {
 	case len(c.Pairs) > 0:
@@ -105,41 +46,34 @@ func (r *Result) head(b *strings.Builder) {
 	default:
 		fmt.Fprintf(b, ", %v tokens in, %v out", c.Prompt, c.Output)
 	}
-	fmt.Fprintf(b, "; %s, seed %d\n", plural(c.Repeat, "round"), c.Seed)
+	fmt.Fprintf(b, "; %s, seed %d\n", figure.Plural(c.Repeat, "round"), c.Seed)
 	m := &r.Machine
 	fmt.Fprintf(b, "%d cores %s, load %.2f before, %.2f after\n", m.Cores, m.CPU, m.LoadAtStart, m.LoadAtEnd)
 	for _, t := range r.Targets {
-		fmt.Fprintf(b, "%s: %s %s, %s\n", t.Name, t.Model, t.Version, plural(len(t.Used), "adapter"))
+		fmt.Fprintf(b, "%s: %s %s, %s\n", t.Name, t.Model, t.Version, figure.Plural(len(t.Used), "adapter"))
 	}
-}
-
-func (s Spread) text(format string) string {
-	if s.Min == s.Max {
-		return fmt.Sprintf(format, s.Median)
-	}
-	return fmt.Sprintf(format+" ("+format+"-"+format+")", s.Median, s.Min, s.Max)
 }
 
 func (r *Result) throughput(b *strings.Builder) {
-	t := table{left: 2}
-	t.add("target", "lora", "tok/s (min-max)", "decode/s", "in+out/s", "req/s", "good/s", "SLO", "CPU s", "requests", "failed")
+	t := figure.Table{Left: 2}
+	t.Add("target", "lora", "tok/s (min-max)", "decode/s", "in+out/s", "req/s", "good/s", "SLO", "CPU s", "requests", "failed")
 	for i := range r.Cells {
 		c := &r.Cells[i]
 		p, cpu := &c.Pooled, "-"
 		if c.CPU != nil {
-			cpu = c.CPU.text("%.2f")
+			cpu = c.CPU.Text("%.2f")
 		}
-		t.add(c.Target, string(c.Mode), c.OutputPerSecond.text("%.1f"), fmt.Sprintf("%.1f", p.DecodePerSecond),
+		t.Add(c.Target, string(c.Mode), c.OutputPerSecond.Text("%.1f"), fmt.Sprintf("%.1f", p.DecodePerSecond),
 			fmt.Sprintf("%.1f", p.TotalPerSecond), fmt.Sprintf("%.2f", p.RequestsPerSecond), fmt.Sprintf("%.2f", p.Goodput),
 			fmt.Sprintf("%.0f%%", 100*p.SLO), cpu, fmt.Sprint(p.Requests), fmt.Sprint(p.Errors+p.Cut))
 	}
 	b.WriteString("\n")
-	t.write(b)
+	t.Write(b)
 }
 
 func (r *Result) latencies(b *strings.Builder) {
-	t := table{left: 3}
-	t.add("target", "lora", "", "mean", "p50", "p90", "p95", "p99", "max")
+	t := figure.Table{Left: 3}
+	t.Add("target", "lora", "", "mean", "p50", "p90", "p95", "p99", "max")
 	for i := range r.Cells {
 		c := &r.Cells[i]
 		name, mode := c.Target, string(c.Mode)
@@ -147,49 +81,49 @@ func (r *Result) latencies(b *strings.Builder) {
 			name string
 			d    Dist
 		}{{"TTFT", c.Pooled.TTFT}, {"TPOT", c.Pooled.TPOT}, {"ITL", c.Pooled.ITL}, {"E2E", c.Pooled.E2E}} {
-			t.add(name, mode, d.name, seconds(d.d.Mean), seconds(d.d.P50), seconds(d.d.P90), seconds(d.d.P95), seconds(d.d.P99), seconds(d.d.Max))
+			t.Add(name, mode, d.name, figure.Seconds(d.d.Mean), figure.Seconds(d.d.P50), figure.Seconds(d.d.P90), figure.Seconds(d.d.P95), figure.Seconds(d.d.P99), figure.Seconds(d.d.Max))
 			name, mode = "", ""
 		}
 	}
 	b.WriteString("\n")
-	t.write(b)
+	t.Write(b)
 }
 
 func (r *Result) compared(b *strings.Builder) {
 	if len(r.Ratios) == 0 {
 		return
 	}
-	t := table{left: 2}
-	t.add("ratio of", "to", "tok/s", "TTFT p95", "TPOT p50", "CPU s", "rounds")
+	t := figure.Table{Left: 2}
+	t.Add("ratio of", "to", "tok/s", "TTFT p95", "TPOT p50", "CPU s", "rounds")
 	for _, q := range r.Ratios {
 		cpu := "-"
 		if q.CPU != nil {
-			cpu = q.CPU.text("%.2f")
+			cpu = q.CPU.Text("%.2f")
 		}
-		t.add(q.Target+" "+string(q.Mode), q.OverTarget+" "+string(q.OverMode), q.OutputPerSecond.text("%.2f"),
-			q.TTFT.text("%.2f"), q.TPOT.text("%.2f"), cpu, fmt.Sprint(q.Rounds))
+		t.Add(q.Target+" "+string(q.Mode), q.OverTarget+" "+string(q.OverMode), q.OutputPerSecond.Text("%.2f"),
+			q.TTFT.Text("%.2f"), q.TPOT.Text("%.2f"), cpu, fmt.Sprint(q.Rounds))
 	}
 	b.WriteString("\n")
-	t.write(b)
+	t.Write(b)
 }
 
 func (c *Cell) adapters(b *strings.Builder, most int) {
-	t := table{left: 1}
-	t.add("adapter", "requests", "tokens", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95", "SLO", "failed")
+	t := figure.Table{Left: 1}
+	t.Add("adapter", "requests", "tokens", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95", "SLO", "failed")
 	for i, a := range c.PerAdapter {
 		if i == most {
-			t.add(fmt.Sprintf("… %d more", len(c.PerAdapter)-most))
+			t.Add(fmt.Sprintf("… %d more", len(c.PerAdapter)-most))
 			break
 		}
 		m, name := &a.Metrics, a.Adapter
 		if name == "" {
 			name = "(base)"
 		}
-		t.add(name, fmt.Sprint(m.Requests), fmt.Sprint(m.OutputTokens), seconds(m.TTFT.P50), seconds(m.TTFT.P95),
-			seconds(m.TPOT.P50), seconds(m.TPOT.P95), fmt.Sprintf("%.0f%%", 100*m.SLO), fmt.Sprint(m.Errors+m.Cut))
+		t.Add(name, fmt.Sprint(m.Requests), fmt.Sprint(m.OutputTokens), figure.Seconds(m.TTFT.P50), figure.Seconds(m.TTFT.P95),
+			figure.Seconds(m.TPOT.P50), figure.Seconds(m.TPOT.P95), fmt.Sprintf("%.0f%%", 100*m.SLO), fmt.Sprint(m.Errors+m.Cut))
 	}
 	fmt.Fprintf(b, "\n%s %s\n", c.Target, c.Mode)
-	t.write(b)
+	t.Write(b)
 }
 
 // lateLimit is how late this client may send before a figure is doubtful.
@@ -207,7 +141,7 @@ func (r *Result) warnings(b *strings.Builder) {
 			w = append(w, fmt.Sprintf("%s: %d answers are shorter than asked for", name, n))
 		}
 		if c.Pooled.Late > lateLimit && r.Config.MaxInFlight == 0 {
-			w = append(w, fmt.Sprintf("%s: this client sent up to %s late (latencies count from the due time)", name, seconds(c.Pooled.Late)))
+			w = append(w, fmt.Sprintf("%s: this client sent up to %s late (latencies count from the due time)", name, figure.Seconds(c.Pooled.Late)))
 		}
 		for _, e := range c.Errors {
 			w = append(w, name+": "+e)

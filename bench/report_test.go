@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"chorale/bench/figure"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -50,9 +52,9 @@ func result() *Result {
 		}
 	}
 	r := &Result{
-		Started: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), Config: c, Machine: Machine{Cores: 2, CPU: "Test CPU", LoadAtStart: .5},
+		Head: figure.Head{Started: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), Machine: figure.Machine{Cores: 2, CPU: "Test CPU", LoadAtStart: .5}, Stopped: "the limit of 1m0s"}, Config: c,
 		Targets: []TargetInfo{{Name: "peer", Info: Info{Model: "m", Version: "b1"}, Used: []string{"a"}}, {Name: "chorale", Info: Info{Model: "m", Version: "v1"}, Used: []string{"a", "b"}}},
-		Cells:   m.summary(), Stopped: "the limit of 1m0s",
+		Cells:   m.summary(),
 	}
 	r.Ratios = ratios(&c, r.Cells)
 	return r

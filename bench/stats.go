@@ -2,65 +2,15 @@ package bench
 
 import (
 	"math"
-	"slices"
+
+	"chorale/bench/figure"
 )
 
-// Dist sums up a distribution; all values are seconds. N is 0 when there was
-// nothing, and the rest 0 then.
-type Dist struct {
-	N    int     `json:"n"`
-	Mean float64 `json:"mean"`
-	P50  float64 `json:"p50"`
-	P90  float64 `json:"p90"`
-	P95  float64 `json:"p95"`
-	P99  float64 `json:"p99"`
-	Max  float64 `json:"max"`
-}
-
-// dist sorts xs and sums it up.
-func dist(xs []float64) Dist {
-	if len(xs) == 0 {
-		return Dist{}
-	}
-	slices.Sort(xs)
-	sum := 0.0
-	for _, x := range xs {
-		sum += x
-	}
-	return Dist{
-		N: len(xs), Mean: sum / float64(len(xs)), P50: quantile(xs, .5), P90: quantile(xs, .9),
-		P95: quantile(xs, .95), P99: quantile(xs, .99), Max: xs[len(xs)-1],
-	}
-}
-
-// quantile interpolates linearly between closest ranks of sorted xs (Hyndman
-// and Fan's type 7, numpy's default). NaN when xs is empty.
-func quantile(xs []float64, q float64) float64 {
-	if len(xs) == 0 {
-		return math.NaN()
-	}
-	at := q * float64(len(xs)-1)
-	i := int(at)
-	if i >= len(xs)-1 {
-		return xs[len(xs)-1]
-	}
-	return xs[i] + (at-float64(i))*(xs[i+1]-xs[i])
-}
-
-// Spread is a value over rounds.
-type Spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-func spread(xs []float64) Spread {
-	if len(xs) == 0 {
-		return Spread{}
-	}
-	s := slices.Sorted(slices.Values(xs))
-	return Spread{Median: quantile(s, .5), Min: s[0], Max: s[len(s)-1]}
-}
+// Dist and Spread are figure's.
+type (
+	Dist   = figure.Dist
+	Spread = figure.Spread
+)
 
 // Sample is one request as its client saw it. Times are seconds since its
 // run's start.
@@ -171,7 +121,7 @@ func measure(runs [][]Sample, slo SLO) Metrics {
 			decoding += end - first
 		}
 	}
-	m.TTFT, m.TPOT, m.ITL, m.E2E = dist(ttft), dist(tpot), dist(itl), dist(e2e)
+	m.TTFT, m.TPOT, m.ITL, m.E2E = figure.Summary(ttft), figure.Summary(tpot), figure.Summary(itl), figure.Summary(e2e)
 	if m.Requests > 0 {
 		m.SLO = float64(good) / float64(m.Requests)
 	}

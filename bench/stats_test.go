@@ -1,54 +1,13 @@
 package bench
 
 import (
-	"math"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"chorale/bench/figure"
 )
-
-// TestQuantile: values from numpy.percentile.
-func TestQuantile(t *testing.T) {
-	for _, tt := range []struct {
-		xs   []float64
-		q    float64
-		want float64
-	}{
-		{[]float64{7}, 0, 7},
-		{[]float64{7}, .99, 7},
-		{[]float64{1, 2}, .5, 1.5},
-		{[]float64{1, 2}, .95, 1.95},
-		{[]float64{1, 2, 3, 4}, .25, 1.75},
-		{[]float64{1, 2, 3, 4}, .5, 2.5},
-		{[]float64{1, 2, 3, 4}, 1, 4},
-		{[]float64{10, 20, 30, 40, 50}, .9, 46},
-		{[]float64{10, 20, 30, 40, 50}, .95, 48},
-		{[]float64{10, 20, 30, 40, 50}, .99, 49.6},
-		{[]float64{0, 0, 0, 100}, .5, 0},
-	} {
-		if got := quantile(tt.xs, tt.q); math.Abs(got-tt.want) > 1e-12 {
-			t.Errorf("quantile(%v, %g) = %g, want %g", tt.xs, tt.q, got, tt.want)
-		}
-	}
-	if !math.IsNaN(quantile(nil, .5)) {
-		t.Error("of nothing")
-	}
-}
-
-func TestDist(t *testing.T) {
-	got := dist([]float64{5, 1, 3, 2, 4})
-	want := Dist{N: 5, Mean: 3, P50: 3, P90: 4.6, P95: 4.8, P99: 4.96, Max: 5}
-	if d := cmp.Diff(want, got, cmpopts.EquateApprox(0, 1e-12)); d != "" {
-		t.Error(d)
-	}
-	if d := dist(nil); d != (Dist{}) {
-		t.Errorf("of nothing: %v", d)
-	}
-	if s := spread([]float64{3, 1, 2, 9}); s != (Spread{2.5, 1, 9}) {
-		t.Errorf("spread %v", s)
-	}
-}
 
 // twoRounds are a round with a good, a slow, a failed and a cut request, and
 // one with a short answer whose tokens came in chunks.
@@ -69,8 +28,8 @@ func TestMeasure(t *testing.T) {
 		Requests: 5, Errors: 1, Cut: 1, Short: 1, PromptTokens: 50, OutputTokens: 10, Wall: 14,
 		RequestsPerSecond: 3.0 / 14, OutputPerSecond: 10.0 / 14, TotalPerSecond: 60.0 / 14,
 		DecodePerSecond: 6.0 / 11, // 3 in 10−1 seconds and 3 in 4−2
-		TTFT:            dist([]float64{1, 8, 2}), TPOT: dist([]float64{1, 1, 2.0 / 3}),
-		ITL: dist([]float64{1, 1, 1, 0, 2, 0}), E2E: dist([]float64{3, 9, 4}),
+		TTFT:            figure.Summary([]float64{1, 8, 2}), TPOT: figure.Summary([]float64{1, 1, 2.0 / 3}),
+		ITL: figure.Summary([]float64{1, 1, 1, 0, 2, 0}), E2E: figure.Summary([]float64{3, 9, 4}),
 		SLO: 2.0 / 5, Goodput: 2.0 / 14, Late: .5,
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateApprox(0, 1e-12)); d != "" {
@@ -106,10 +65,10 @@ func TestRatios(t *testing.T) {
 	}
 	got := ratios(c, cells)
 	want := []Ratio{
-		{Target: "q", Mode: ModeNone, OverTarget: "p", OverMode: ModeNone, OutputPerSecond: Spread{2, 1, 3}, TTFT: Spread{1.5, 1, 2}, Rounds: 2},
-		{Target: "q", Mode: ModeEach, OverTarget: "p", OverMode: ModeEach, OutputPerSecond: Spread{6, 6, 6}, TTFT: Spread{.5, .5, .5}, Rounds: 1},
-		{Target: "p", Mode: ModeEach, OverTarget: "p", OverMode: ModeNone, OutputPerSecond: Spread{.375, .25, .5}, TTFT: Spread{3, 2, 4}, Rounds: 2},
-		{Target: "q", Mode: ModeEach, OverTarget: "q", OverMode: ModeNone, OutputPerSecond: Spread{1, 1, 1}, TTFT: Spread{1, 1, 1}, Rounds: 1},
+		{Target: "q", Mode: ModeNone, OverTarget: "p", OverMode: ModeNone, OutputPerSecond: Spread{Median: 2, Min: 1, Max: 3}, TTFT: Spread{Median: 1.5, Min: 1, Max: 2}, Rounds: 2},
+		{Target: "q", Mode: ModeEach, OverTarget: "p", OverMode: ModeEach, OutputPerSecond: Spread{Median: 6, Min: 6, Max: 6}, TTFT: Spread{Median: .5, Min: .5, Max: .5}, Rounds: 1},
+		{Target: "p", Mode: ModeEach, OverTarget: "p", OverMode: ModeNone, OutputPerSecond: Spread{Median: .375, Min: .25, Max: .5}, TTFT: Spread{Median: 3, Min: 2, Max: 4}, Rounds: 2},
+		{Target: "q", Mode: ModeEach, OverTarget: "q", OverMode: ModeNone, OutputPerSecond: Spread{Median: 1, Min: 1, Max: 1}, TTFT: Spread{Median: 1, Min: 1, Max: 1}, Rounds: 1},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -131,15 +90,5 @@ func TestParseStat(t *testing.T) {
 	}
 	if _, err := cpuSeconds(1 << 30); err == nil {
 		t.Error("no error for a process that is not there")
-	}
-}
-
-func TestSeconds(t *testing.T) {
-	for s, want := range map[float64]string{
-		0: "-", .0123: "12.3 ms", .0994: "99.4 ms", .0999: "100 ms", .5: "500 ms", .9994: "999 ms", .9996: "1.00 s", 12.345: "12.35 s", 99.96: "100 s", 1234: "1234 s",
-	} {
-		if got := seconds(s); got != want {
-			t.Errorf("%g: %q, want %q", s, got, want)
-		}
 	}
 }
