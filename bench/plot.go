@@ -1,52 +1,27 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
 	"image/color"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"chorale/bench/chart"
 	"chorale/bench/figure"
 )
 
 // CanPlot tells whether WritePlot knows the format of a file name.
-func CanPlot(path string) bool { return slices.Contains([]string{".svg", ".png"}, plotFormat(path)) }
-
-func plotFormat(path string) string { return strings.ToLower(filepath.Ext(path)) }
+func CanPlot(path string) bool { return chart.CanWrite(path) }
 
 // ErrFormat marks a plot's file name that ends neither in .svg nor in .png.
-var ErrFormat = errors.New("bench: plots are .svg or .png")
+var ErrFormat = chart.ErrFormat
 
 // WritePlot draws the result into a file: the distributions of TTFT and TPOT,
 // tokens per second over the last round, and who was served when, a line per
 // request.
 func (r *Result) WritePlot(path string) error {
 	p := r.plan()
-	var data []byte
-	switch plotFormat(path) {
-	case ".svg":
-		on := chart.NewSVG(plotWidth, p.height)
-		p.draw(on)
-		data = on.Bytes()
-	case ".png":
-		on := chart.NewRaster(plotWidth, p.height)
-		p.draw(on)
-		var err error
-		if data, err = on.Bytes(); err != nil {
-			return err
-		}
-	default:
-		return fmt.Errorf("%w: %s", ErrFormat, path)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("bench: plot: %w", err)
-	}
-	return os.WriteFile(path, data, 0o644)
+	return chart.Write(path, plotWidth, p.height, p.draw)
 }
 
 // The page.

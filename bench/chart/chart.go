@@ -13,6 +13,9 @@ type Series struct {
 	Name   string
 	Colour color.RGBA
 	X, Y   []float64
+	// Marks puts a dot on each point; Dash breaks the line, for what is computed
+	// and not measured.
+	Marks, Dash bool
 }
 
 // Bar is one thing on a timeline: from X0 to X1 at height Y, in axis units.
@@ -28,10 +31,21 @@ type Chart struct {
 	Bars                  []Bar
 	// MaxX and MaxY end the axes, which begin at 0; 0 takes what the data need.
 	MaxX, MaxY float64
+	// LogX and LogY make an axis logarithmic; it begins at or below the least
+	// value above 0 then, and what is not above 0 is drawn at its begin.
+	LogX, LogY bool
+	// XTicks replace the numbers below the x axis.
+	XTicks []Tick
 	// NoYTicks leaves the numbers of the y axis out.
 	NoYTicks bool
 	// Percent writes the y axis in percent.
 	Percent bool
+}
+
+// Tick is a place on an axis and what is written there.
+type Tick struct {
+	At   float64
+	Text string
 }
 
 // Palette are the colours of series: blue, orange, green, red, violet, brown,
@@ -63,8 +77,8 @@ const (
 
 // Draw draws the chart into the rectangle.
 func (c *Chart) Draw(on Canvas, x, y, w, h float64) {
-	f := frame{x: x + left, y: y + top, w: w - left - right, h: h - top - bottom, maxX: c.MaxX, maxY: c.MaxY}
-	c.fit(&f)
+	f := frame{x: x + left, y: y + top, w: w - left - right, h: h - top - bottom}
+	f.ax, f.ay = c.axis(true), c.axis(false)
 	on.Text(x+left, y+18, c.Title, Style{Size: 13, Bold: true, Colour: Ink})
 	c.axes(on, &f)
 	for _, b := range c.Bars {
@@ -74,62 +88,174 @@ func (c *Chart) Draw(on Canvas, x, y, w, h float64) {
 	for _, s := range c.Series {
 		points := make([]Point, len(s.X))
 		for i := range s.X {
-			points[i] = f.at(min(s.X[i], f.maxX), min(s.Y[i], f.maxY))
+			points[i] = f.at(min(s.X[i], f.ax.hi), min(s.Y[i], f.ay.hi))
 		}
-		on.Line(points, 1.8, s.Colour)
+		s.draw(on, points)
 	}
+}
+
+func (s *Series) draw(on Canvas, points []Point) {
+	if s.Dash {
+		for _, piece := range dashes(points) {
+			on.Line(piece, 1.4, s.Colour)
+		}
+		return
+	}
+	on.Line(points, 1.8, s.Colour)
+	if s.Marks {
+		const r = 2.6
+		for _, p := range points {
+			on.Rect(p.X-r, p.Y-r, 2*r, 2*r, s.Colour)
+		}
+	}
+}
+
+// dashes cuts a line into pieces of 6 with gaps of 4.
+func dashes(points []Point) [][]Point {
+	const on, off = 6.0, 4.0
+	var out [][]Point
+	var piece []Point
+	left, pen := on, true
+	for i := 1; i < len(points); i++ {
+		a, b := points[i-1], points[i]
+		n := math.Hypot(b.X-a.X, b.Y-a.Y)
+		for at := 0.0; at < n; {
+			step := min(left, n-at)
+			p, q := mix(a, b, at/n), mix(a, b, (at+step)/n)
+			if pen {
+				if piece == nil {
+					piece = []Point{p}
+				}
+				piece = append(piece, q)
+			}
+			at, left = at+step, left-step
+			if left > 0 {
+				continue
+			}
+			if pen {
+				out, piece, left = append(out, piece), nil, off
+			} else {
+				left = on
+			}
+			pen = !pen
+		}
+	}
+	if piece != nil {
+		out = append(out, piece)
+	}
+	return out
+}
+
+func mix(a, b Point, t float64) Point { return Point{a.X + (b.X-a.X)*t, a.Y + (b.Y-a.Y)*t} }
+
+// axis is one direction's range; lo is 0 unless log.
+type axis struct {
+	lo, hi float64
+	log    bool
+}
+
+// share is how far along the axis v is, from 0 to 1.
+func (a axis) share(v float64) float64 {
+	if !a.log {
+		return v / a.hi
+	}
+	return math.Log(max(v, a.lo)/a.lo) / math.Log(a.hi/a.lo)
+}
+
+func (a axis) ticks(n int) []float64 {
+	if a.log {
+		return logTicks(a.lo, a.hi, n)
+	}
+	return Ticks(a.hi, n)
 }
 
 // frame maps data to the plotted area.
 type frame struct {
-	x, y, w, h, maxX, maxY float64
+	x, y, w, h float64
+	ax, ay     axis
 }
 
 func (f *frame) at(x, y float64) Point {
-	return Point{f.x + f.w*x/f.maxX, f.y + f.h*(1-y/f.maxY)}
+	return Point{f.x + f.w*f.ax.share(x), f.y + f.h*(1-f.ay.share(y))}
 }
 
-func (c *Chart) fit(f *frame) {
+// axis finds a direction's range.
+func (c *Chart) axis(x bool) axis {
+	a, least := axis{hi: c.MaxY, log: c.LogY}, math.Inf(1)
+	if x {
+		a = axis{hi: c.MaxX, log: c.LogX}
+	}
+	fit, most := a.hi == 0, 0.0
+	see := func(v float64) {
+		most = max(most, v)
+		if v > 0 {
+			least = min(least, v)
+		}
+	}
 	for _, s := range c.Series {
 		for i := range s.X {
-			if c.MaxX == 0 {
-				f.maxX = max(f.maxX, s.X[i])
-			}
-			if c.MaxY == 0 {
-				f.maxY = max(f.maxY, s.Y[i]*1.05)
+			if x {
+				see(s.X[i])
+			} else {
+				see(s.Y[i])
 			}
 		}
 	}
 	for _, b := range c.Bars {
-		if c.MaxX == 0 {
-			f.maxX = max(f.maxX, b.X1)
+		if x {
+			see(b.X1)
+		} else {
+			see(b.Y + 1)
 		}
-		if c.MaxY == 0 {
-			f.maxY = max(f.maxY, b.Y+1)
+	}
+	if fit {
+		a.hi = most
+		if !x && len(c.Series) > 0 {
+			a.hi *= 1.05
 		}
 	}
-	if !(f.maxX > 0) || math.IsInf(f.maxX, 0) {
-		f.maxX = 1
+	if !(a.hi > 0) || math.IsInf(a.hi, 0) {
+		a.hi = 1
 	}
-	if !(f.maxY > 0) || math.IsInf(f.maxY, 0) {
-		f.maxY = 1
+	if a.log {
+		if a.lo = round(min(least, a.hi)); a.lo >= a.hi {
+			a.lo = a.hi / 10
+		}
 	}
+	return a
+}
+
+// round is the largest of 1, 2, 5 times a power of ten that is no more than v.
+func round(v float64) float64 {
+	unit := math.Pow(10, math.Floor(math.Log10(v)))
+	for _, k := range []float64{5, 2} {
+		if k*unit <= v*(1+1e-9) {
+			return k * unit
+		}
+	}
+	return unit
 }
 
 func (c *Chart) axes(on Canvas, f *frame) {
 	small := Style{Size: 11, Colour: Soft}
-	for _, t := range Ticks(f.maxX, int(f.w/70)) {
-		p := f.at(t, 0)
+	ticks := c.XTicks
+	if ticks == nil {
+		for _, t := range f.ax.ticks(int(f.w / 70)) {
+			ticks = append(ticks, Tick{t, number(t)})
+		}
+	}
+	for _, t := range ticks {
+		p := Point{f.x + f.w*f.ax.share(t.At), f.y + f.h}
 		on.Line([]Point{{p.X, f.y}, p}, .7, grid)
 		st := small
 		st.Anchor = Middle
-		on.Text(p.X, p.Y+15, number(t), st)
+		on.Text(p.X, p.Y+15, t.Text, st)
 	}
-	for _, t := range Ticks(f.maxY, int(f.h/34)) {
+	for _, t := range f.ay.ticks(int(f.h / 34)) {
 		if c.NoYTicks {
 			break
 		}
-		p := f.at(0, t)
+		p := Point{f.x, f.y + f.h*(1-f.ay.share(t))}
 		on.Line([]Point{p, {f.x + f.w, p.Y}}, .7, grid)
 		st, text := small, number(t)
 		if c.Percent {
@@ -144,6 +270,24 @@ func (c *Chart) axes(on Canvas, f *frame) {
 	on.Text(f.x+f.w/2, f.y+f.h+32, c.XLabel, st)
 	st.Anchor = End
 	on.Text(f.x+f.w, f.y-8, c.YLabel, st)
+}
+
+// logTicks are 1, 2 and 5 times powers of ten in [lo, hi], or fewer of them.
+func logTicks(lo, hi float64, n int) []float64 {
+	for _, ks := range [][]float64{{1, 2, 5}, {1, 3}, {1}} {
+		var out []float64
+		for e := math.Floor(math.Log10(lo)); math.Pow(10, e) <= hi; e++ {
+			for _, k := range ks {
+				if t := k * math.Pow(10, e); t >= lo*(1-1e-9) && t <= hi*(1+1e-9) {
+					out = append(out, t)
+				}
+			}
+		}
+		if len(out) <= max(3, n) || len(ks) == 1 {
+			return out
+		}
+	}
+	return nil
 }
 
 // Ticks are about n round numbers from 0 to limit.
