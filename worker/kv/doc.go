@@ -8,8 +8,15 @@
 //   - free: nobody uses it, its content means nothing;
 //   - held: one or more sequences refer to it (refcount > 0);
 //   - cached: nobody refers to it, but it holds a published prefix and may be
-//     found by Match. Cached pages are given up, least recently used first,
-//     when Alloc runs out of free ones.
+//     found by NewTable. Cached pages are given up, least recently used first,
+//     when Grow runs out of free ones.
+//
+// Pages come and go in groups, whose memory is whole chunks of the device's
+// pool. Gain adds a group, Give takes out one in which nobody holds a page.
+// Pages are handed out from the first group that has a free one, so that the
+// last groups empty; the groups to go next are the empty ones, from the end, and
+// then those whose prefixes were used longest ago. A prefix that is forgotten
+// takes with it what can be found only through it.
 //
 // Only full pages are published, so shared pages are never written again. The
 // prefix index is a tree in which a node is keyed by (parent node, the page's

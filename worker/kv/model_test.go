@@ -25,6 +25,9 @@ type world struct {
 	content map[int32]prefix
 	epoch   map[string]int // by digest, raised by Forget
 	flushes int
+	step    uint64
+	reserve int
+	keep    map[int32]uint64 // of the groups that are there
 }
 
 type prefix struct {
@@ -32,6 +35,15 @@ type prefix struct {
 	tokens  string
 	epoch   int
 	flushes int
+}
+
+func newWorld(t *rapid.T) *world {
+	groups, per := rapid.IntRange(1, 16).Draw(t, "groups"), rapid.IntRange(1, 4).Draw(t, "per group")
+	w := &world{pool: NewGrouped(groups, per), content: map[int32]prefix{}, epoch: map[string]int{}, keep: map[int32]uint64{}}
+	for range rapid.IntRange(0, groups).Draw(t, "there") {
+		w.gain(t)
+	}
+	return w
 }
 
 func spell(tokens []int32) string {
@@ -53,6 +65,9 @@ func (w *world) check(t *rapid.T) {
 	}
 	if err := w.pool.Check(tables...); err != nil {
 		t.Fatal(err)
+	}
+	if n, _ := w.pool.Groups(); n != len(w.keep) || w.pool.Len() != n*w.pool.GroupPages() {
+		t.Fatalf("%d groups of %d are there, %d were gained", n, w.pool.Len(), len(w.keep))
 	}
 	if w.pool.Held() != len(held) || w.pool.Available() != w.pool.Len()-len(held) {
 		t.Fatalf("pool says %d held, %d available; tables hold %d of %d", w.pool.Held(), w.pool.Available(), len(held), w.pool.Len())
@@ -127,12 +142,80 @@ func (w *world) compute(t *rapid.T) {
 	s.table.Publish(s.tokens, s.computed)
 }
 
+// give takes a group out and compares the choice with a naive one.
+func (w *world) give(t *rapid.T) {
+	ages, age := map[int32]uint64{}, ^uint64(0)
+	for g := range int32(len(w.pool.groups)) {
+		until, there := w.keep[g]
+		if !there || until > w.step {
+			continue
+		}
+		used, held, empty := uint64(0), false, true
+		for pg := int(g) * w.pool.per; pg < int(g+1)*w.pool.per; pg++ {
+			e := w.pool.pages[pg]
+			held = held || e.refs > 0
+			if e.lru != nil {
+				used, empty = max(used, e.used), false
+			}
+		}
+		if held {
+			continue
+		}
+		if !empty {
+			used++ // even the oldest prefix is worth more than nothing
+		}
+		ages[g], age = used, min(age, used)
+	}
+	avail := w.pool.Available()
+	if n := max(0, min(len(ages), (avail-w.reserve)/w.pool.per)); n != w.pool.Givable() {
+		t.Fatalf("%d groups can be given, the pool says %d", n, w.pool.Givable())
+	}
+	_, any := w.pool.NextUsed()
+	g, ok := w.pool.Give()
+	if ok != any || !ok && w.pool.Available() != avail {
+		t.Fatalf("NextUsed says %v, Give %v", any, ok)
+	}
+	if !ok {
+		return
+	}
+	if w.pool.Available() < w.reserve || w.pool.Available() != avail-w.pool.per {
+		t.Fatalf("%d pages were available, now %d; %d are reserved", avail, w.pool.Available(), w.reserve)
+	}
+	if used, may := ages[g]; !may || used != age {
+		t.Fatalf("group %d of age %d was given (allowed: %v), one of age %d is due", g, used, may, age)
+	}
+	for other, used := range ages {
+		if age == 0 && used == 0 && other > g {
+			t.Fatalf("empty group %d was given before %d", g, other)
+		}
+	}
+	w.lose(g)
+}
+
+func (w *world) lose(g int32) {
+	delete(w.keep, g)
+	for pg := int(g) * w.pool.per; pg < int(g+1)*w.pool.per; pg++ {
+		delete(w.content, int32(pg))
+	}
+}
+
+// gain brings a group that is not there, at times one to be kept a while.
+func (w *world) gain(t *rapid.T) {
+	absent := w.pool.Absent(1, func(g int32) bool { return false })
+	if len(absent) == 0 {
+		t.Skip("all are there")
+	}
+	keep := w.step + uint64(rapid.IntRange(0, 3).Draw(t, "keep"))
+	w.pool.Gain(absent[0], keep)
+	w.keep[absent[0]] = keep
+}
+
 // TestModel compares the pool with the naive picture under random operations.
 // Sequences that live through a Flush or Forget are ended by it here, as the
 // picture has one age per page; TestFlush looks at those.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{pool: NewPool(rapid.IntRange(1, 16).Draw(t, "pages")), content: map[int32]prefix{}, epoch: map[string]int{}}
+		w := newWorld(t)
 		end := func(s *seq) {
 			s.table.Release()
 			w.seqs = slices.DeleteFunc(w.seqs, func(o *seq) bool { return o == s })
@@ -142,6 +225,13 @@ func TestModel(t *testing.T) {
 			"start":   w.start,
 			"compute": w.compute,
 			"release": func(t *rapid.T) { end(w.pick(t)) },
+			"gain":    w.gain,
+			"give":    w.give,
+			"step": func(t *rapid.T) {
+				w.step++
+				w.reserve = rapid.IntRange(0, 4).Draw(t, "reserve")
+				w.pool.At(w.step, w.reserve)
+			},
 			"flush": func(t *rapid.T) {
 				if rapid.IntRange(0, 3).Draw(t, "really") > 0 {
 					t.Skip("not now")
@@ -150,8 +240,8 @@ func TestModel(t *testing.T) {
 					end(s)
 				}
 				cached := w.pool.cached.Len()
-				if n := w.pool.Flush(); n != cached || len(w.pool.free) != w.pool.Len() {
-					t.Fatalf("%d of %d cached pages flushed, %d of %d free", n, cached, len(w.pool.free), w.pool.Len())
+				if n := w.pool.Flush(); n != cached || w.pool.Free() != w.pool.Len() {
+					t.Fatalf("%d of %d cached pages flushed, %d of %d free", n, cached, w.pool.Free(), w.pool.Len())
 				}
 				w.flushes++
 			},

@@ -1,60 +1,88 @@
 package kv
 
-import (
-	"container/list"
-	"fmt"
-)
+import "container/list"
 
 // PageSize is the number of tokens in a page.
 const PageSize = 16
 
-type node uint64 // unique for the life of the pool; 0 is no node
-
-type key struct {
-	parent node
-	tokens [PageSize]int32
-}
+// none ends a chain of pages.
+const none = int32(-1)
 
 type page struct {
 	refs int
-	// node and key are set when the page is published.
+	// node and key are set while the page is published.
 	node node
 	key  key
-	// lru is the page's place among the cached ones, nil unless cached.
-	lru *list.Element
+	// next and prev chain the published pages below one parent, and next the
+	// free pages of a group.
+	next, prev int32
+	// lru is the page's place among the cached ones, nil unless cached; used is
+	// the step in which it was given back.
+	lru  *list.Element
+	used uint64
 }
 
 // Pool owns all pages. It is not safe for concurrent use: the engine's
 // goroutine owns it.
 type Pool struct {
 	pages  []page
-	free   []int32
+	per    int // pages in a group
+	groups []group
+	// open are the groups that have a free page, empty those that have no other.
+	open, empty bitset
+	// present counts the groups that are there, loose those of them in which
+	// nobody holds a page, free the free pages.
+	present, loose, free int
+	kept                 []int32 // groups that Give is to spare for a while
+
 	cached *list.List // of int32, least recently used first
-	index  map[key]int32
-	roots  map[string]node
-	next   node
+	tree
+	now uint64
+	// reserve is how many pages Give leaves available.
+	reserve int
 }
 
-// NewPool makes a pool of n pages, all free.
+// NewPool makes a pool of n pages, all free, each a group of its own.
 func NewPool(n int) *Pool {
-	p := &Pool{
-		pages: make([]page, n), free: make([]int32, 0, n),
-		cached: list.New(), index: map[key]int32{}, roots: map[string]node{}, next: 1,
-	}
-	for i := n - 1; i >= 0; i-- {
-		p.free = append(p.free, int32(i))
+	p := NewGrouped(n, 1)
+	for g := range n {
+		p.Gain(int32(g), 0)
 	}
 	return p
 }
 
-// Len is the number of pages.
-func (p *Pool) Len() int { return len(p.pages) }
+// NewGrouped makes a pool of at most groups groups of per pages. None is there
+// before Gain brings it.
+func NewGrouped(groups, per int) *Pool {
+	p := &Pool{
+		pages: make([]page, groups*per), per: per, groups: make([]group, groups),
+		open: newBitset(groups), empty: newBitset(groups),
+		cached: list.New(), tree: newTree(),
+	}
+	for i := range p.pages {
+		p.pages[i].next, p.pages[i].prev = none, none
+	}
+	for g := range p.groups {
+		p.groups[g].first = none
+	}
+	return p
+}
 
-// Available counts the pages that Alloc can still give: free and cached ones.
-func (p *Pool) Available() int { return len(p.free) + p.cached.Len() }
+// Len is the number of pages that are there.
+func (p *Pool) Len() int { return p.present * p.per }
+
+// Available counts the pages that Grow can still give: free and cached ones.
+func (p *Pool) Available() int { return p.free + p.cached.Len() }
+
+// Free counts the pages that Grow can give without forgetting a prefix.
+func (p *Pool) Free() int { return p.free }
 
 // Held counts the pages that sequences refer to.
-func (p *Pool) Held() int { return len(p.pages) - p.Available() }
+func (p *Pool) Held() int { return p.Len() - p.Available() }
+
+// At tells the pool the step, by which it knows what was used when, and how
+// many pages Give must leave available for those who run.
+func (p *Pool) At(step uint64, reserve int) { p.now, p.reserve = step, reserve }
 
 // Table is one sequence's pages in order. Its zero value is not usable: get
 // one from Pool.NewTable and end it with Release.
@@ -89,21 +117,13 @@ func (p *Pool) NewTable(digest string, tokens []int32) (*Table, int) {
 	return t, t.published * PageSize
 }
 
-func (p *Pool) root(digest string) node {
-	r, ok := p.roots[digest]
-	if !ok {
-		r = p.next
-		p.next++
-		p.roots[digest] = r
-	}
-	return r
-}
-
+// take refers to a published page.
 func (p *Pool) take(pg int32) {
 	e := &p.pages[pg]
 	if e.refs == 0 {
 		p.cached.Remove(e.lru)
 		e.lru = nil
+		p.hold(pg, 1)
 	}
 	e.refs++
 }
@@ -124,20 +144,20 @@ func (t *Table) Grow(tokens int) bool {
 	return true
 }
 
-// alloc gives a page with one reference; the caller has checked Available.
+// alloc gives a page with one reference, from the first group that has one,
+// so that the last ones become empty. The caller has checked Available.
 func (p *Pool) alloc() int32 {
-	if n := len(p.free); n > 0 {
-		pg := p.free[n-1]
-		p.free = p.free[:n-1]
-		p.pages[pg].refs = 1
-		return pg
+	if p.free == 0 {
+		p.evict(p.cached.Front().Value.(int32))
 	}
-	front := p.cached.Front()
-	pg := front.Value.(int32)
-	p.cached.Remove(front)
+	g := p.open.min()
+	pg := p.groups[g].first
 	e := &p.pages[pg]
-	delete(p.index, e.key)
-	*e = page{refs: 1}
+	p.groups[g].first, e.next = e.next, none
+	p.groups[g].free--
+	p.free--
+	e.refs = 1
+	p.hold(pg, 1)
 	return pg
 }
 
@@ -146,19 +166,17 @@ func (p *Pool) alloc() int32 {
 func (t *Table) Publish(tokens []int32, computed int) {
 	p := t.pool
 	for (t.published+1)*PageSize <= computed {
-		k := key{parent: t.tail}
-		copy(k.tokens[:], tokens[t.published*PageSize:])
-		pg := t.Pages[t.published]
-		if other, ok := p.index[k]; ok {
-			// Somebody published the same prefix first. This table keeps its own
-			// page, but hangs what follows under the published one.
-			t.tail = p.pages[other].node
-		} else {
-			e := &p.pages[pg]
-			e.node, e.key = p.next, k
-			p.next++
-			p.index[k] = pg
-			t.tail = e.node
+		if p.alive(t.tail) { // else what came before was forgotten: nobody would find this
+			k := key{parent: t.tail}
+			copy(k.tokens[:], tokens[t.published*PageSize:])
+			pg := t.Pages[t.published]
+			if other, ok := p.index[k]; ok {
+				// Somebody published the same prefix first. This table keeps its own
+				// page, but hangs what follows under the published one.
+				t.tail = p.pages[other].node
+			} else {
+				t.tail = p.publish(pg, k)
+			}
 		}
 		t.published++
 	}
@@ -176,71 +194,62 @@ func (t *Table) Release() {
 			continue
 		}
 		if e.node != 0 {
-			e.lru = p.cached.PushBack(pg)
+			e.lru, e.used = p.cached.PushBack(pg), p.now
 		} else {
-			p.free = append(p.free, pg)
+			p.putFree(pg)
 		}
+		p.hold(pg, -1)
 	}
 	t.Pages, t.published = nil, 0
+}
+
+// putFree returns an unpublished page to its group.
+func (p *Pool) putFree(pg int32) {
+	g := &p.groups[int(pg)/p.per]
+	p.pages[pg].next = g.first
+	g.first = pg
+	g.free++
+	p.free++
+}
+
+// evict forgets a cached page and what nobody can find without it.
+func (p *Pool) evict(pg int32) { p.prune([]int32{pg}) }
+
+// prune takes pages, and all below them, out of the tree; those that nobody
+// holds become free.
+func (p *Pool) prune(stack []int32) {
+	for len(stack) > 0 {
+		pg := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		stack = p.below(stack, p.pages[pg].node)
+		p.unpublish(pg)
+		if e := &p.pages[pg]; e.refs == 0 {
+			p.cached.Remove(e.lru)
+			e.lru = nil
+			p.putFree(pg)
+			p.hold(pg, 0)
+		}
+	}
 }
 
 // Flush forgets all prefixes: no page held now is found by later sequences.
 // It returns the number of cached pages given up.
 func (p *Pool) Flush() int {
 	n := p.cached.Len()
-	for e := p.cached.Front(); e != nil; e = p.cached.Front() {
-		pg := e.Value.(int32)
-		p.cached.Remove(e)
-		p.pages[pg] = page{}
-		p.free = append(p.free, pg)
-	}
-	clear(p.index)
-	clear(p.roots)
-	for i := range p.pages {
-		p.pages[i].node, p.pages[i].key = 0, key{}
+	for digest := range p.roots {
+		p.Forget(digest)
 	}
 	return n
 }
 
-// Forget drops the prefixes of a digest that will not come back. Its pages
-// are reused as their turn comes.
-func (p *Pool) Forget(digest string) { delete(p.roots, digest) }
-
-// Check verifies the pool's invariants against the tables in use, for tests.
-func (p *Pool) Check(tables ...*Table) error {
-	refs := make([]int, len(p.pages))
-	for _, t := range tables {
-		for _, pg := range t.Pages {
-			refs[pg]++
-		}
+// Forget drops the prefixes of a digest that will not come back. Pages that
+// nobody holds are free at once.
+func (p *Pool) Forget(digest string) {
+	r, ok := p.roots[digest]
+	if !ok {
+		return
 	}
-	for pg, e := range p.pages {
-		if e.refs != refs[pg] {
-			return fmt.Errorf("kv: page %d has %d references, %d tables hold it", pg, e.refs, refs[pg])
-		}
-		if (e.lru != nil) != (e.refs == 0 && e.node != 0) {
-			return fmt.Errorf("kv: page %d: refs %d, node %d, cached %v", pg, e.refs, e.node, e.lru != nil)
-		}
-	}
-	for _, pg := range p.free {
-		if e := p.pages[pg]; e.refs != 0 || e.node != 0 {
-			return fmt.Errorf("kv: free page %d has refs %d, node %d", pg, e.refs, e.node)
-		}
-		refs[pg] = -1
-	}
-	held := 0
-	for _, r := range refs {
-		if r > 0 {
-			held++
-		}
-	}
-	if held+len(p.free)+p.cached.Len() != len(p.pages) {
-		return fmt.Errorf("kv: %d held + %d free + %d cached pages are not %d", held, len(p.free), p.cached.Len(), len(p.pages))
-	}
-	for k, pg := range p.index {
-		if p.pages[pg].key != k || p.pages[pg].node == 0 {
-			return fmt.Errorf("kv: index points to page %d with another key", pg)
-		}
-	}
-	return nil
+	p.prune(p.below(nil, r))
+	delete(p.nodes, r)
+	delete(p.roots, digest)
 }

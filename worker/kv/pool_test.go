@@ -88,9 +88,9 @@ func TestFlush(t *testing.T) {
 	if err := p.Check(); err != nil || p.Held() != 0 {
 		t.Errorf("%d pages held by nobody, %v", p.Held(), err)
 	}
-	// What was flushed while held is of no use: only as much is cached as can
-	// be found, besides the one page that was published under a dead root.
-	if p.cached.Len() > 3 {
+	// What was flushed while held is of no use, nor what was computed after it:
+	// only as much is cached as can be found.
+	if p.cached.Len() != 2 {
 		t.Errorf("%d pages cached, 2 can be found", p.cached.Len())
 	}
 }
@@ -172,8 +172,8 @@ func TestDuplicates(t *testing.T) {
 	if err := p.Check(); err != nil {
 		t.Fatal(err)
 	}
-	if len(p.free) != 5 { // 3 unused, and b's two duplicates
-		t.Errorf("%d pages free, want 5", len(p.free))
+	if p.Free() != 5 { // 3 unused, and b's two duplicates
+		t.Errorf("%d pages free, want 5", p.Free())
 	}
 }
 
@@ -183,10 +183,14 @@ func TestCheck(t *testing.T) {
 	for name, spoil := range map[string]func(p *Pool, tab *Table){
 		"reference lost":   func(p *Pool, tab *Table) { p.pages[tab.Pages[0]].refs = 0 },
 		"held and cached":  func(p *Pool, tab *Table) { p.pages[tab.Pages[0]].lru = p.cached.PushBack(tab.Pages[0]) },
-		"held and free":    func(p *Pool, tab *Table) { p.free = append(p.free, tab.Pages[0]) },
-		"free twice":       func(p *Pool, _ *Table) { p.free = append(p.free, p.free[0]) },
+		"held and free":    func(p *Pool, tab *Table) { p.putFree(tab.Pages[0]) },
+		"free twice":       func(p *Pool, _ *Table) { p.putFree(p.groups[3].first) },
 		"index misleads":   func(p *Pool, tab *Table) { p.pages[tab.Pages[0]].key.parent++ },
-		"page disappeared": func(p *Pool, _ *Table) { p.free = p.free[:1] },
+		"cut from tree":    func(p *Pool, tab *Table) { p.nodes[p.roots[""]] = none },
+		"page disappeared": func(p *Pool, _ *Table) { p.groups[3].first = none },
+		"group miscounted": func(p *Pool, tab *Table) { p.hold(tab.Pages[0], 1) },
+		"group not in set": func(p *Pool, _ *Table) { p.open.put(2, false) },
+		"loose miscounted": func(p *Pool, _ *Table) { p.loose-- },
 	} {
 		p := NewPool(4)
 		tab := fill(t, p, "", toks)
