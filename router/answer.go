@@ -174,7 +174,7 @@ func (c *choice) take(o *SequenceOutput) (finished, early bool) {
 		if o.Finish == FinishStop && o.StopToken == id && i == len(o.IDs)-1 && !s.NoStopTrim {
 			break // the end token ends the text, it is not part of it
 		}
-		if c.text(&ev, c.stream.Push(id)) {
+		if c.text(&ev, c.decode(id)) {
 			ev.IDs, ev.Logprobs = ev.IDs[:i+1], ev.Logprobs[:min(i+1, len(ev.Logprobs))]
 			c.generated = c.generated[:len(c.generated)-(len(o.IDs)-i-1)]
 			early = o.Finish == FinishNone
@@ -194,6 +194,14 @@ func (c *choice) take(o *SequenceOutput) (finished, early bool) {
 	return c.finished, early
 }
 
+// decode is the text that a token completes, none without a tokenizer.
+func (c *choice) decode(id int32) string {
+	if c.stream == nil {
+		return ""
+	}
+	return c.stream.Push(id)
+}
+
 // text adds decoded text to an event, up to a stop. True: a stop matched.
 func (c *choice) text(ev *Event, delta string) bool {
 	if c.stops == nil {
@@ -210,7 +218,7 @@ func (c *choice) text(ev *Event, delta string) bool {
 
 // conclude flushes what was held back and tells why the answer ended.
 func (c *choice) conclude(ev *Event, o *SequenceOutput) {
-	if c.text(ev, c.stream.Flush()) {
+	if c.stream != nil && c.text(ev, c.stream.Flush()) {
 		return // the last bytes completed a stop
 	}
 	if c.stops != nil {

@@ -13,6 +13,8 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrTooLong reports a prompt that leaves no room in the context.
 	ErrTooLong = errors.New("prompt is longer than the context")
+	// ErrNoTokenizer reports text where only token ids are served.
+	ErrNoTokenizer = errors.New("the server has no tokenizer (--skip-tokenizer-init): only token ids are served")
 	// ErrUnknownAdapter reports a name that is not registered.
 	ErrUnknownAdapter = errors.New("adapter has never been loaded")
 	// ErrAdapterNotReady reports a registered adapter that takes no requests:

@@ -53,6 +53,24 @@ func TestPrompts(t *testing.T) {
 	}
 }
 
+// TestNoTokenizer: ids are taken, whatever needs text is refused by name.
+func TestNoTokenizer(t *testing.T) {
+	r := New(Config{})
+	text := "x"
+	for _, p := range []Prompt{{Text: &text}, {Messages: json.RawMessage(`[]`)}} {
+		if _, err := r.Encode(p, true); !errors.Is(err, ErrNoTokenizer) {
+			t.Errorf("%+v: %v", p, err)
+		}
+	}
+	if ids, err := r.Encode(Prompt{IDs: []int32{1, 2}}, true); err != nil || len(ids) != 2 {
+		t.Errorf("ids: %v %v", ids, err)
+	}
+	stop := request("", func(q *Request) { q.Prompt, q.Sampling.Stop = Prompt{IDs: []int32{1}}, []string{"x"} })
+	if _, err := r.Submit(t.Context(), []*Request{stop}); !errors.Is(err, ErrNoTokenizer) || !strings.Contains(err.Error(), "prompts[0].stop") {
+		t.Errorf("a stop text: %v", err)
+	}
+}
+
 // watcher notes what an Observer is told.
 type watcher struct {
 	mu    sync.Mutex

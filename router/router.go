@@ -31,6 +31,7 @@ const (
 
 // Text is the model's text half.
 type Text struct {
+	// Tokenizer is nil where prompts and answers are token ids only.
 	Tokenizer *tokenizer.Tokenizer
 	// Template is nil when the model has none.
 	Template *chattemplate.Template

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -266,8 +267,12 @@ func (r *Router) newChoice(run *running, i int, seed uint64) (*choice, error) {
 	c := &choice{
 		r: run, index: i, queued: run.arrive, flow: flowKey{tenant: run.req.Tenant},
 		// Each of n answers has a seed of its own; the first has the request's.
-		seed:   seed + uint64(i)*0x9E3779B97F4A7C15,
-		stream: r.cfg.Text.Tokenizer.NewStream(tokenizer.DecodeOptions{SkipSpecial: s.SkipSpecial, SpacesBetweenSpecial: s.SpacesBetween}),
+		seed: seed + uint64(i)*0x9E3779B97F4A7C15,
+	}
+	if tok := r.cfg.Text.Tokenizer; tok != nil {
+		c.stream = tok.NewStream(tokenizer.DecodeOptions{SkipSpecial: s.SkipSpecial, SpacesBetweenSpecial: s.SpacesBetween})
+	} else if field := s.textual(); field != "" {
+		return nil, &FieldError{Field: join(run.req.Field, field), Problem: ErrNoTokenizer.Error(), Err: ErrNoTokenizer}
 	}
 	if run.entry != nil {
 		c.flow.digest = run.entry.Digest
@@ -299,7 +304,25 @@ func (c *choice) sequence() Sequence {
 	return s
 }
 
-func (r *Router) vocab() int { return r.cfg.Text.Tokenizer.VocabSize() }
+// textual names a field that is about text, "" when there is none.
+func (s *Sampling) textual() string {
+	switch {
+	case len(s.Stop) > 0:
+		return "stop"
+	case len(s.StopRegex) > 0:
+		return "stop_regex"
+	}
+	return ""
+}
+
+// vocab is the number of tokens: the tokenizer's, or else the model's, which is
+// not known before a worker group was reached.
+func (r *Router) vocab() int {
+	if t := r.cfg.Text.Tokenizer; t != nil {
+		return t.VocabSize()
+	}
+	return cmp.Or(r.Model().Group.VocabSize, math.MaxInt32)
+}
 
 func (r *Router) contextLength() int {
 	if n := r.Model().Group.ContextLength; n > 0 {
@@ -317,6 +340,9 @@ func (r *Router) tokens(q *Request) ([]int32, error) { return r.encode(q.Field, 
 
 func (r *Router) encode(field string, p Prompt, addSpecial bool) ([]int32, error) {
 	tok := r.cfg.Text.Tokenizer
+	if tok == nil && (p.Messages != nil || p.Text != nil) {
+		return nil, &FieldError{Field: field, Problem: ErrNoTokenizer.Error(), Err: ErrNoTokenizer}
+	}
 	var ids []int32
 	switch {
 	case p.Messages != nil:

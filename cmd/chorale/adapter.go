@@ -22,6 +22,8 @@ type adapterCmd struct {
 	Load     adapterLoadCmd     `cmd:"" help:"Load an adapter and wait until it can be used."`
 	Unload   adapterUnloadCmd   `cmd:"" help:"Refuse new requests for an adapter, let running ones end, remove it."`
 	Validate adapterValidateCmd `cmd:"" help:"Tell whether an adapter could be loaded, and its cost; exit status 1 if not."`
+
+	MakeDummy adapterDummyCmd `cmd:"" help:"Write adapters of noise for any model, for benchmarks; needs no server."`
 }
 
 // jsonFlag prints the server's own answer.

@@ -39,12 +39,14 @@ type modelFlags struct {
 type textFlags struct {
 	TokenizerPath string `group:"model" placeholder:"PATH" help:"Folder or .gguf file with the tokenizer and chat template (default: the model's)."`
 	ChatTemplate  string `group:"model" placeholder:"FILE" type:"existingfile" help:"Jinja chat template to use instead of the model's."`
+
+	SkipTokenizerInit bool `group:"model" help:"Serve without a tokenizer: requests give token ids, answers are token ids."`
 }
 
 // weightFlags are the worker's half of the model.
 type weightFlags struct {
 	Dtype      string `group:"model" default:"auto" enum:"auto,bfloat16,bf16,float32,float" help:"Arithmetic: bfloat16 (= auto, fast) or float32 (parity with PyTorch to 1e-4)."`
-	LoadFormat string `group:"model" default:"auto" enum:"auto,safetensors,gguf" help:"Kind of model files; auto looks."`
+	LoadFormat string `group:"model" default:"auto" enum:"auto,safetensors,gguf,dummy" help:"Kind of model files; auto looks, dummy takes noise for weights and needs a config.json only."`
 	Device     string `group:"compute" default:"auto" placeholder:"DEVICE" help:"Device to compute on: cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one."`
 	TpSize     int    `group:"compute" default:"1" help:"Ranks of a tensor-parallel worker group; only 1 so far."`
 	Threads    int    `group:"compute" placeholder:"N" help:"Compute threads (default: all cores)."`

@@ -14,6 +14,7 @@ import (
 
 	"chorale/internal/chattemplate"
 	"chorale/internal/checkpoint"
+	"chorale/internal/tokenizer"
 	pb "chorale/proto/gen/chorale/v1"
 	"chorale/proto/gen/openapi"
 	"chorale/router"
@@ -23,6 +24,7 @@ import (
 	"chorale/services/inference"
 	"chorale/services/metrics"
 	"chorale/services/rest"
+	"chorale/services/rest/face"
 	"chorale/services/rpc"
 	"chorale/services/workers"
 )
@@ -90,7 +92,8 @@ func (rr *routerRole) faces(p routerParts, text router.Text, m *metrics.Metrics)
 	if rr.grpc, err = rpc.NewServer(rpc.Options{Log: p.log, Keys: keys, Ready: ready}); err != nil {
 		return err
 	}
-	inference.Register(rr.grpc, rr.r, text.Tokenizer)
+	tokens := rr.tokens(text.Tokenizer)
+	inference.Register(rr.grpc, rr.r, tokens)
 	// The manager's service, so that clients need one address only.
 	admin := pb.NewAdapterServiceClient(p.manager)
 	rr.admin = adapters.NewForwarder(admin, rr.r)
@@ -100,7 +103,7 @@ func (rr *routerRole) faces(p routerParts, text router.Text, m *metrics.Metrics)
 		return err
 	}
 	h, err := rest.New(rest.Options{
-		Router: rr.r, Tokens: text.Tokenizer, Inference: pb.NewInferenceServiceClient(loop), Adapters: pb.NewAdapterServiceClient(loop),
+		Router: rr.r, Tokens: tokens, Inference: pb.NewInferenceServiceClient(loop), Adapters: pb.NewAdapterServiceClient(loop),
 		Keys: keys, Metrics: m.Handler(), OpenAPI: openapi.Document, ServerArgs: p.args, Version: version, Log: p.log,
 	})
 	if err != nil {
@@ -110,8 +113,22 @@ func (rr *routerRole) faces(p routerParts, text router.Text, m *metrics.Metrics)
 	return nil
 }
 
+// tokens are the tokenizer's, or nothing but ids where there is none.
+func (rr *routerRole) tokens(t *tokenizer.Tokenizer) face.Tokens {
+	if t == nil {
+		return face.NoTokens{Vocab: func() int { return rr.r.Model().Group.VocabSize }}
+	}
+	return t
+}
+
 // openText reads the router's half of the model.
 func openText(c *checkpoint.Checkpoint, f *textFlags) (router.Text, error) {
+	if f.SkipTokenizerInit {
+		if f.TokenizerPath != "" || f.ChatTemplate != "" {
+			return router.Text{}, errors.New("--skip-tokenizer-init goes neither with --tokenizer-path nor with --chat-template")
+		}
+		return router.Text{}, nil
+	}
 	if f.TokenizerPath != "" {
 		own, err := checkpoint.Open(f.TokenizerPath)
 		if err != nil {

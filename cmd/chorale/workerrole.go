@@ -62,7 +62,8 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if wf.TpSize != 1 {
 		return nil, fmt.Errorf("--tp-size %d: tensor parallel groups are not supported yet, only 1", wf.TpSize)
 	}
-	if k := ckpt.Kind(); wf.LoadFormat != "auto" && wf.LoadFormat != k {
+	dummy := wf.LoadFormat == "dummy"
+	if k := ckpt.Kind(); wf.LoadFormat != "auto" && !dummy && wf.LoadFormat != k {
 		return nil, fmt.Errorf("--load-format %s: %s holds %s", wf.LoadFormat, ckpt.Path, k)
 	}
 	w := &workerRole{ckpt: ckpt, log: log.Named("worker")}
@@ -79,7 +80,11 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if w.backend, err = openBackend(wf, precision, w.log); err != nil {
 		return nil, err
 	}
-	m, cfg, err := model.Open(w.backend, ckpt)
+	open, fingerprint := model.Open, ckpt.Fingerprint
+	if dummy {
+		open, fingerprint = model.OpenDummy, func() string { return "dummy " + ckpt.Fingerprint() }
+	}
+	m, cfg, err := open(w.backend, ckpt)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +102,7 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	}
 	srv := workers.NewServer(w.engine, ckpt, workers.Description{
 		Incarnation: randomID(), Version: version, Device: w.backend.Name(), ModelType: cfg.ModelType, Architectures: cfg.Architectures,
-		DType: precision.String(), Fingerprint: ckpt.Fingerprint(), MaxLoRARank: rank, Targets: targets(lf.LoraTargetModules), LoRAEnabled: lf.EnableLora,
+		DType: precision.String(), Fingerprint: fingerprint(), MaxLoRARank: rank, Targets: targets(lf.LoraTargetModules), LoRAEnabled: lf.EnableLora,
 	})
 	if w.server, err = rpc.NewServer(rpc.Options{Log: log}); err != nil {
 		return nil, err

@@ -62,7 +62,8 @@ type Checkpoint struct {
 }
 
 // Open opens the model at path: a folder with config.json, or a .gguf file (or
-// a folder that holds exactly one).
+// a folder that holds exactly one). A configuration's own .json file stands for
+// its folder.
 func Open(path string) (*Checkpoint, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -79,10 +80,13 @@ func Open(path string) (*Checkpoint, error) {
 		}
 	}
 	var f files
-	if strings.HasSuffix(strings.ToLower(file), ".gguf") || !info.IsDir() {
+	switch {
+	case !info.IsDir() && strings.HasSuffix(strings.ToLower(file), ".json"):
+		f, err = openHF(filepath.Split(file))
+	case strings.HasSuffix(strings.ToLower(file), ".gguf") || !info.IsDir():
 		f, err = openGGUF(file)
-	} else {
-		f, err = openHF(path)
+	default:
+		f, err = openHF(path, "config.json")
 	}
 	if err != nil {
 		return nil, err

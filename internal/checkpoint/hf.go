@@ -65,16 +65,16 @@ func (v *tokenIDs) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func openHF(dir string) (files, error) {
-	f := &hfFolder{dir: dir}
+func openHF(dir, config string) (files, error) {
+	f := &hfFolder{dir: filepath.Clean(dir)}
 	var err error
-	if f.cfg, err = os.ReadFile(filepath.Join(dir, "config.json")); err != nil {
+	if f.cfg, err = os.ReadFile(filepath.Join(dir, config)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	var ids struct {
 		EOS tokenIDs `json:"eos_token_id"`
 	}
-	for _, name := range []string{"config.json", "generation_config.json"} {
+	for _, name := range []string{config, "generation_config.json"} {
 		ids.EOS = nil
 		if err := f.optional(name, &ids); err != nil {
 			return nil, err

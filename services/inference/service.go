@@ -117,10 +117,20 @@ func (s *Service) Tokenize(_ context.Context, req *choralev1.TokenizeRequest) (*
 	return resp, nil
 }
 
+// HasText tells whether there is a tokenizer; without one its place is taken by
+// what says so with a method NoText.
+func HasText(t any) bool {
+	_, none := t.(interface{ NoText() })
+	return !none
+}
+
 // Detokenize gives the text of ids.
 func (s *Service) Detokenize(_ context.Context, req *choralev1.DetokenizeRequest) (*choralev1.DetokenizeResponse, error) {
 	if err := checkIDs(req.Ids, "ids", s.tokens.VocabSize()); err != nil {
 		return nil, status.GRPC(err)
+	}
+	if !HasText(s.tokens) {
+		return nil, status.GRPC(router.ErrNoTokenizer)
 	}
 	t := s.tokens.Decode(req.Ids, tokenizer.DecodeOptions{SkipSpecial: req.SkipSpecialTokens})
 	return &choralev1.DetokenizeResponse{Text: text(t)}, nil

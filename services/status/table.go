@@ -86,6 +86,7 @@ var table = []row{
 	{ErrMethod, codes.Unimplemented, ReasonMethod, http.StatusMethodNotAllowed, 0},
 	{ErrModelNotFound, codes.NotFound, ReasonModelNotFound, http.StatusNotFound, 0},
 	{ErrUnsupported, codes.InvalidArgument, ReasonUnsupported, http.StatusBadRequest, 0},
+	{router.ErrNoTokenizer, codes.InvalidArgument, ReasonUnsupported, http.StatusBadRequest, 0},
 	{router.ErrUnknownAdapter, codes.NotFound, ReasonAdapterNotFound, http.StatusNotFound, 0},
 	{router.ErrAdapterNotReady, codes.FailedPrecondition, ReasonAdapterNotReady, http.StatusConflict, 0},
 	{router.ErrLoRADisabled, codes.FailedPrecondition, ReasonLoRADisabled, http.StatusBadRequest, 0},

@@ -11,18 +11,41 @@ import (
 
 // Open loads a checkpoint's model onto a backend.
 func Open(b tensor.Backend, c *checkpoint.Checkpoint) (*decoder.Model, *hfconfig.Config, error) {
-	cfg, err := hfconfig.Parse(c.Config)
+	cfg, spec, err := read(c)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", c.Path, err)
-	}
-	spec, err := Spec(cfg)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", c.Path, err)
+		return nil, nil, err
 	}
 	if err := c.OpenWeights(); err != nil {
 		return nil, nil, err
 	}
-	m, err := decoder.Load(b, spec, weights{c})
+	return load(b, c, cfg, spec, weights{c})
+}
+
+// OpenDummy is Open with weights of noise: of the checkpoint only the
+// configuration is read.
+func OpenDummy(b tensor.Backend, c *checkpoint.Checkpoint) (*decoder.Model, *hfconfig.Config, error) {
+	cfg, spec, err := read(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return load(b, c, cfg, spec, Dummy(&spec))
+}
+
+// read reads a checkpoint's configuration.
+func read(c *checkpoint.Checkpoint) (*hfconfig.Config, decoder.Spec, error) {
+	cfg, err := hfconfig.Parse(c.Config)
+	if err != nil {
+		return nil, decoder.Spec{}, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	spec, err := Spec(cfg)
+	if err != nil {
+		return nil, decoder.Spec{}, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	return cfg, spec, nil
+}
+
+func load(b tensor.Backend, c *checkpoint.Checkpoint, cfg *hfconfig.Config, spec decoder.Spec, w decoder.Weights) (*decoder.Model, *hfconfig.Config, error) {
+	m, err := decoder.Load(b, spec, w)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", c.Path, err)
 	}

@@ -4,10 +4,12 @@
 package face
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"unicode/utf8"
@@ -45,6 +47,28 @@ type Tokens interface {
 	TokenBytes(id int32) []byte
 	VocabSize() int
 }
+
+// NoTokens stands for the tokenizer of a server without one: ids have no text.
+type NoTokens struct {
+	// Vocab is the model's number of tokens, 0 until a worker group has told it;
+	// then no id is refused, for no request is served either.
+	Vocab func() int
+}
+
+// NoText tells that there is no tokenizer.
+func (NoTokens) NoText() {}
+
+// Decode gives no text.
+func (NoTokens) Decode([]int32, tokenizer.DecodeOptions) string { return "" }
+
+// Token knows none.
+func (NoTokens) Token(int32) (string, bool) { return "", false }
+
+// TokenBytes gives none.
+func (NoTokens) TokenBytes(int32) []byte { return nil }
+
+// VocabSize is the model's.
+func (n NoTokens) VocabSize() int { return cmp.Or(n.Vocab(), math.MaxInt32) }
 
 // Deps are what every face is made of.
 type Deps struct {

@@ -5,6 +5,7 @@ import (
 
 	"chorale/internal/tokenizer"
 	"chorale/router"
+	"chorale/services/inference"
 	"chorale/services/rest/face"
 	"chorale/services/rest/jsonbody"
 	"chorale/services/rest/openai"
@@ -118,6 +119,9 @@ func (h *Handler) Detokenize(w http.ResponseWriter, r *http.Request) {
 	o.Bool("skip_special_tokens", &skip)
 	if o.Err() == nil && len(ids) > 0 {
 		o.Fail(h.d.CheckIDs(ids, "tokens"))
+	}
+	if !inference.HasText(h.d.Tokens) {
+		o.Fail(router.ErrNoTokenizer)
 	}
 	if o.Err() != nil {
 		status.Write(w, status.VLLM, o.Err())
