@@ -13,9 +13,9 @@ type Series struct {
 	Name   string
 	Colour color.RGBA
 	X, Y   []float64
-	// Marks puts a dot on each point; Dash breaks the line, for what is computed
-	// and not measured.
-	Marks, Dash bool
+	// Marks puts a dot on each point, Dots draws nothing else; Dash breaks the
+	// line, for what is computed and not measured.
+	Marks, Dots, Dash bool
 }
 
 // Bar is one thing on a timeline: from X0 to X1 at height Y, in axis units.
@@ -101,8 +101,10 @@ func (s *Series) draw(on Canvas, points []Point) {
 		}
 		return
 	}
-	on.Line(points, 1.8, s.Colour)
-	if s.Marks {
+	if !s.Dots {
+		on.Line(points, 1.8, s.Colour)
+	}
+	if s.Marks || s.Dots {
 		const r = 2.6
 		for _, p := range points {
 			on.Rect(p.X-r, p.Y-r, 2*r, 2*r, s.Colour)

@@ -41,6 +41,9 @@ type Table struct {
 // Add adds a row.
 func (t *Table) Add(cells ...string) { t.rows = append(t.rows, cells) }
 
+// Rows are the rows so far.
+func (t *Table) Rows() [][]string { return t.rows }
+
 // Write appends the table.
 func (t *Table) Write(b *strings.Builder) {
 	var width []int
