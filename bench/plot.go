@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"image/color"
 	"math"
@@ -19,9 +20,34 @@ var ErrFormat = chart.ErrFormat
 // WritePlot draws the result into a file: the distributions of TTFT and TPOT,
 // tokens per second over the last round, and who was served when, a line per
 // request.
+//
+// A result that was read from a file needs its samples (Config.Raw).
 func (r *Result) WritePlot(path string) error {
+	if err := r.restore(); err != nil {
+		return err
+	}
 	p := r.plan()
 	return chart.Write(path, plotWidth, p.height, p.draw)
+}
+
+// ErrNoSamples marks a result that was written without its samples.
+var ErrNoSamples = errors.New("bench: the result has no samples to draw: measure with --raw, or draw at once with --plot")
+
+// restore takes over the samples that a file had.
+func (r *Result) restore() error {
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		if c.all != nil {
+			return nil
+		}
+		for _, run := range c.Rounds {
+			if run.Samples == nil {
+				return ErrNoSamples
+			}
+			c.all, c.last = append(c.all, run.Samples), run.Samples
+		}
+	}
+	return nil
 }
 
 // The page.

@@ -317,7 +317,9 @@ func TestE2EHelp(t *testing.T) {
 		"adapter unload": {"NAME", "--force"},
 		"chat":           {"--voice", "--all", "--system", "--temperature"},
 		"generate":       {"PROMPT", "--voice", "--max-tokens"},
-		"bench":          {"--server"},
+		"bench":          {"serve", "kernels", "plot"},
+		"bench serve":    {"--server", "--rate", "--lora"},
+		"bench kernels":  {"--shape", "--rank", "--mix"},
 		"pull":           {"ORG/NAME"},
 	} {
 		p := testkit.Start(t, testkit.Options{Name: "help", Args: append(strings.Fields(command), "--help")})

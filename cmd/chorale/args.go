@@ -34,9 +34,24 @@ var aliases = map[string]string{"--model": "--model-path", "--tp": "--tp-size", 
 // silently.
 var one = map[string]string{"--dp-size": "1", "--nnodes": "1", "--node-rank": "0", "--kv-cache-dtype": "auto"}
 
+// benchmark gives "bench" alone its help, and load on a server, which once was
+// all that it measured, its name.
+func benchmark(args []string) []string {
+	switch {
+	case len(args) == 1:
+		return append(args, "--help")
+	case strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "--help":
+		return slices.Insert(slices.Clone(args), 1, "serve")
+	}
+	return args
+}
+
 // compatible turns SGLang's way of writing flags into ours and takes out those
 // that mean nothing. It only looks at server commands.
 func compatible(args []string) (out, ignored []string, err error) {
+	if len(args) > 0 && args[0] == "bench" {
+		return benchmark(args), nil, nil
+	}
 	if len(args) == 0 || !slices.Contains([]string{"serve", "router", "adaptermgr", "worker"}, args[0]) {
 		return args, nil, nil
 	}

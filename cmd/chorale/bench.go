@@ -1,83 +1,88 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
-	"chorale/bench"
+	"go.uber.org/zap"
+
+	"chorale/bench/chart"
+	"chorale/bench/kernels"
+	"chorale/worker/tensor"
+	"chorale/worker/tensor/cpu"
 )
 
-// benchCmd measures servers under load.
+// benchCmd are the benchmarks, from the matrix product to the whole server.
 type benchCmd struct {
-	Target  []string `group:"Targets" sep:"none" placeholder:"NAME=URL,…" help:"A server: NAME=URL[,api=A][,pid=N][,adapters=a:b]. Several are measured alternately, with ratios to the first. Default: --server."`
-	Compare bool     `group:"Targets" help:"Insist on at least two targets."`
-	API     string   `name:"api" group:"Targets" default:"chorale" enum:"chorale,sglang,openai,llama" help:"What targets speak that do not say: chorale, sglang, openai or llama."`
-	PID     int      `name:"pid" group:"Targets" placeholder:"N" help:"The server's process, to report its CPU seconds."`
-
-	Lora           []string `group:"Adapters" default:"none" placeholder:"MODE" help:"none, same (one for all), each (client i, adapter i), power; several are measured alternately."`
-	Adapters       []string `group:"Adapters" placeholder:"NAME" help:"Adapters to draw from (default: all that the server lists)."`
-	AdapterPattern string   `group:"Adapters" placeholder:"r16-%d" help:"Instead: a pattern of names."`
-	NumAdapters    int      `group:"Adapters" placeholder:"N" help:"How many the pattern names, from 0."`
-	Alpha          float64  `group:"Adapters" default:"1" help:"Power law: adapter floor(n * U^(1/alpha)); 1 is uniform, less is more skewed."`
-
-	Clients     int           `group:"Load" default:"8" help:"Closed loop: clients that start together."`
-	Requests    int           `group:"Load" placeholder:"N" help:"Closed loop: requests in a row by each client (default: 1). Open loop: all requests."`
-	Rate        float64       `group:"Load" placeholder:"R" help:"Open loop instead: requests per second."`
-	Cv          float64       `group:"Load" default:"1" help:"Open loop: coefficient of variation of the gaps; 1 is a Poisson process."`
-	Duration    time.Duration `group:"Load" placeholder:"TIME" help:"Open loop: time of one round (default: 30s, unless --requests)."`
-	MaxInFlight int           `group:"Load" placeholder:"N" help:"Open loop: hold requests back beyond so many."`
-	Repeat      int           `group:"Load" default:"1" help:"Measured rounds."`
-	Warmup      int           `group:"Load" default:"1" help:"Unmeasured bursts of each target and mode."`
-	MaxDuration time.Duration `group:"Load" default:"10m" placeholder:"TIME" help:"End of the whole measurement."`
-
-	PromptLen   string  `group:"Requests" default:"128" placeholder:"N|LO:HI" help:"Prompt tokens: N, or uniform in LO:HI (HI excluded)."`
-	OutputLen   string  `group:"Requests" default:"64" placeholder:"N|LO:HI" help:"Answer tokens, likewise."`
-	Lengths     string  `group:"Requests" type:"existingfile" placeholder:"FILE" help:"Draw both from this file's lines PROMPT OUTPUT."`
-	Prompts     string  `group:"Requests" type:"existingfile" placeholder:"FILE" help:"Send this file's lines instead of random token ids."`
-	Vocab       int     `group:"Requests" placeholder:"N" help:"Random token ids are below this (default: the server's)."`
-	Temperature float64 `group:"Requests" default:"0" help:"0 takes the most likely token."`
-	StopAtEOS   bool    `name:"stop-at-eos" group:"Requests" help:"Let answers end early."`
-	Seed        uint64  `group:"Requests" default:"1" help:"Same seed, same load."`
-
-	SloTTFT    time.Duration `name:"slo-ttft" group:"Report" default:"6s" placeholder:"TIME" help:"A good request's first token comes within this."`
-	SloTPOT    time.Duration `name:"slo-tpot" group:"Report" placeholder:"TIME" help:"A good request's time per token is at most this."`
-	PerAdapter int           `group:"Report" placeholder:"N" help:"Show the N most asked adapters."`
-	JSON       string        `name:"json" group:"Report" placeholder:"FILE" help:"Write everything as JSON; - is standard output instead of the table."`
-	Raw        bool          `group:"Report" help:"Keep every token's time in the JSON."`
-	Plot       string        `group:"Report" placeholder:"FILE" help:"Draw the result: FILE.svg or FILE.png."`
-	Quiet      bool          `group:"Report" help:"No progress lines."`
-
-	clientFlags
+	Serve   benchServeCmd   `cmd:"" help:"Put load on running servers and measure what their clients see."`
+	Kernels benchKernelsCmd `cmd:"" help:"Time a layer's matrix products and what LoRA adds to them."`
+	Plot    benchPlotCmd    `cmd:"" help:"Draw results that were written with --json."`
 }
 
-// Run measures, prints and writes.
-func (b *benchCmd) Run(ctx context.Context) error {
-	cfg, err := b.config()
+// reportFlags say where a result goes.
+type reportFlags struct {
+	JSON  string `name:"json" group:"Report" placeholder:"FILE" help:"Write everything as JSON; - is standard output instead of the table."`
+	Plot  string `group:"Report" placeholder:"FILE" help:"Draw the result: FILE.svg or FILE.png."`
+	Quiet bool   `group:"Report" help:"No progress lines."`
+}
+
+func (f *reportFlags) check() error {
+	if p := f.Plot; p != "" && !chart.CanWrite(p) {
+		return fmt.Errorf("--plot %s: want a name that ends in .svg or .png", p)
+	}
+	return nil
+}
+
+func (f *reportFlags) progress() func(string) {
+	if f.Quiet {
+		return nil
+	}
+	return func(s string) { fmt.Fprintln(os.Stderr, s) }
+}
+
+// write puts a result where it was asked for.
+func (f *reportFlags) write(res any, table func(io.Writer) error, plot func(path string) error) error {
+	var errs []error
+	if f.JSON != "" {
+		errs = append(errs, f.writeJSON(res))
+	}
+	if f.JSON != "-" {
+		errs = append(errs, table(os.Stdout))
+	}
+	if f.Plot != "" {
+		errs = append(errs, plot(f.Plot))
+	}
+	return errors.Join(errs...)
+}
+
+func (f *reportFlags) writeJSON(res any) error {
+	text, err := json.MarshalIndent(res, "", " ")
 	if err != nil {
+		return fmt.Errorf("--json: %w", err)
+	}
+	text = append(text, '\n')
+	if f.JSON == "-" {
+		_, err = os.Stdout.Write(text)
 		return err
 	}
-	if b.Timeout > 0 && (cfg.MaxDuration == 0 || b.Timeout < cfg.MaxDuration) {
-		cfg.MaxDuration = b.Timeout
+	if dir := filepath.Dir(f.JSON); dir != "." {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("--json: %w", err)
+		}
 	}
-	res, err := bench.Measure(ctx, cfg)
-	if res == nil {
-		return explain(ctx, err)
-	}
-	res.Command, res.Version = b.command(os.Args), version
-	return errors.Join(b.write(res), explain(ctx, err))
+	return os.WriteFile(f.JSON, text, 0o644)
 }
 
-// command is the command line without keys.
-func (b *benchCmd) command(args []string) []string {
+// commandLine is the command line without keys.
+func commandLine(args []string, keys ...string) []string {
 	out := append([]string{"chorale"}, args[1:]...)
 	for i, a := range out {
-		for _, key := range []string{b.APIKey, b.AdminAPIKey} {
+		for _, key := range keys {
 			if key != "" {
 				a = strings.ReplaceAll(a, key, "…")
 			}
@@ -87,148 +92,30 @@ func (b *benchCmd) command(args []string) []string {
 	return out
 }
 
-// config turns flags into a measurement.
-func (b *benchCmd) config() (bench.Config, error) {
-	c := bench.Config{
-		Clients: b.Clients, Requests: max(1, b.Requests), Repeat: b.Repeat, Warmup: b.Warmup, Alpha: b.Alpha,
-		Vocab: b.Vocab, Temperature: b.Temperature, StopAtEOS: b.StopAtEOS, Seed: b.Seed, MaxDuration: b.MaxDuration,
-		SLO: bench.SLO{TTFT: b.SloTTFT.Seconds(), TPOT: b.SloTPOT.Seconds()}, Raw: b.Raw,
-	}
-	if b.Rate != 0 {
-		c.Rate, c.CV, c.Total, c.Duration, c.MaxInFlight = b.Rate, b.Cv, b.Requests, b.Duration, b.MaxInFlight
-		c.Clients, c.Requests = 0, 0
-		if c.Total == 0 && c.Duration == 0 {
-			c.Duration = 30 * time.Second
-		}
-	}
-	for _, m := range b.Lora {
-		c.Modes = append(c.Modes, bench.Mode(m))
-	}
-	if !b.Quiet {
-		c.Progress = func(s string) { fmt.Fprintln(os.Stderr, s) }
-	}
-	var err error
-	if c.Adapters, err = b.names(); err != nil {
-		return c, err
-	}
-	if err := b.lengths(&c); err != nil {
-		return c, err
-	}
-	if p := b.Plot; p != "" && !bench.CanPlot(p) {
-		return c, fmt.Errorf("--plot %s: want a name that ends in .svg or .png", p)
-	}
-	c.Targets, err = b.targets()
-	return c, err
+// computeFlags say what computes in this process.
+type computeFlags struct {
+	Device    string  `group:"compute" default:"auto" placeholder:"DEVICE" help:"cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one."`
+	Threads   int     `group:"compute" placeholder:"N" help:"Compute threads of the CPU (default: all cores)."`
+	CPUKernel string  `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
+	Bandwidth float64 `group:"compute" placeholder:"GB/S" help:"The memory's bandwidth, for the floors (default: measured first)."`
 }
 
-func (b *benchCmd) targets() ([]bench.TargetSpec, error) {
-	defaults := bench.TargetSpec{API: b.API, PID: b.PID, Key: b.APIKey}
-	if len(b.Target) == 0 {
-		if b.Compare {
-			return nil, errors.New("--compare needs at least two --target")
-		}
-		defaults.Name, defaults.URL = b.API, b.Server
-		return []bench.TargetSpec{defaults}, nil
-	}
-	if b.Compare && len(b.Target) < 2 {
-		return nil, errors.New("--compare needs at least two --target")
-	}
-	if b.PID != 0 && len(b.Target) > 1 {
-		return nil, errors.New("--pid names one process; with several targets give each its own: NAME=URL,pid=N")
-	}
-	var out []bench.TargetSpec
-	for _, s := range b.Target {
-		t, err := bench.ParseTarget(s, defaults)
-		if err != nil {
-			return nil, fmt.Errorf("--target: %w", err)
-		}
-		out = append(out, t)
-	}
-	return out, nil
+func (f *computeFlags) open() (tensor.Backend, error) {
+	wf := weightFlags{Device: f.Device, Threads: f.Threads, CPUKernel: f.CPUKernel}
+	return openBackend(&wf, tensor.BF16, zap.NewNop())
 }
 
-// names are the adapters to draw from.
-func (b *benchCmd) names() ([]string, error) {
-	if b.AdapterPattern == "" {
-		if b.NumAdapters != 0 {
-			return nil, errors.New("--num-adapters needs --adapter-pattern")
-		}
-		return b.Adapters, nil
-	}
-	const most = 1 << 20
-	if len(b.Adapters) > 0 || b.NumAdapters < 1 || b.NumAdapters > most || strings.Count(b.AdapterPattern, "%d") != 1 || strings.Count(b.AdapterPattern, "%") != 1 {
-		return nil, fmt.Errorf("--adapter-pattern needs one %%d, --num-adapters in [1, %d] and no --adapters", most)
-	}
-	out := make([]string, b.NumAdapters)
-	for i := range out {
-		out[i] = fmt.Sprintf(b.AdapterPattern, i)
-	}
-	return out, nil
-}
-
-func (b *benchCmd) lengths(c *bench.Config) (err error) {
-	if c.Prompt, err = bench.ParseLengths(b.PromptLen); err != nil {
-		return fmt.Errorf("--prompt-len: %w", err)
-	}
-	if c.Output, err = bench.ParseLengths(b.OutputLen); err != nil {
-		return fmt.Errorf("--output-len: %w", err)
-	}
-	if b.Lengths != "" {
-		text, err := os.ReadFile(b.Lengths)
-		if err != nil {
-			return err
-		}
-		if c.Pairs, err = bench.ParsePairs(string(text)); err != nil {
-			return fmt.Errorf("%s: %w", b.Lengths, err)
-		}
-	}
-	if b.Prompts == "" {
+// probes know more of bandwidth than tensor.Backend does.
+func (f *computeFlags) probes(b tensor.Backend) []kernels.Probe {
+	if _, gpu := b.(ownMemory); gpu {
 		return nil
 	}
-	text, err := os.ReadFile(b.Prompts)
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimRight(line, "\r\n"); line != "" {
-			c.Texts = append(c.Texts, line)
+	wf := weightFlags{Threads: f.Threads}
+	return []kernels.Probe{{Name: "reading by all threads", Run: func() (float64, error) {
+		l, err := cpu.MeasureLimits(wf.threads())
+		if errors.Is(err, tensor.ErrUnsupported) {
+			return 0, nil // another probe will do
 		}
-	}
-	if len(c.Texts) == 0 {
-		return fmt.Errorf("%s: no prompts", b.Prompts)
-	}
-	return nil
-}
-
-// write puts the result where it was asked for.
-func (b *benchCmd) write(res *bench.Result) error {
-	var errs []error
-	if b.JSON != "" {
-		errs = append(errs, b.writeJSON(res))
-	}
-	if b.JSON != "-" {
-		errs = append(errs, res.WriteTable(os.Stdout, bench.Report{PerAdapter: b.PerAdapter}))
-	}
-	if b.Plot != "" {
-		errs = append(errs, res.WritePlot(b.Plot))
-	}
-	return errors.Join(errs...)
-}
-
-func (b *benchCmd) writeJSON(res *bench.Result) error {
-	text, err := json.MarshalIndent(res, "", " ")
-	if err != nil {
-		return fmt.Errorf("--json: %w", err)
-	}
-	text = append(text, '\n')
-	if b.JSON == "-" {
-		_, err = os.Stdout.Write(text)
-		return err
-	}
-	if dir := filepath.Dir(b.JSON); dir != "." {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("--json: %w", err)
-		}
-	}
-	return os.WriteFile(b.JSON, text, 0o644)
+		return l.Read, err
+	}}}
 }

@@ -238,13 +238,13 @@ func TestBenchConfig(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := parseClient(t, "bench", "--compare", "--target", "peer=http://h:1,api=llama,pid=3", "--target", "http://h:2", "--lora", "none,power",
+	c, err := parseClient(t, "bench", "serve", "--compare", "--target", "peer=http://h:1,api=llama,pid=3", "--target", "http://h:2", "--lora", "none,power",
 		"--adapter-pattern", "r16-%d", "--num-adapters", "2", "--rate", "2", "--cv", "4", "--prompt-len", "8:512", "--lengths", lengths, "--prompts", prompts,
 		"--quiet", "--api-key", "secret", "--slo-ttft", "2s")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.Bench.config()
+	got, err := c.Bench.Serve.config()
 	want := bench.Config{
 		Targets: []bench.TargetSpec{{Name: "peer", URL: "http://h:1", API: "llama", PID: 3, Key: "secret"}, {Name: "h:2", URL: "http://h:2", API: "chorale", Key: "secret"}},
 		Modes:   []bench.Mode{"none", "power"}, Rate: 2, CV: 4, Duration: 30 * time.Second, Repeat: 1, Warmup: 1, Adapters: []string{"r16-0", "r16-1"}, Alpha: 1,
@@ -257,7 +257,7 @@ func TestBenchConfig(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if got := c.Bench.command([]string{"/x/chorale", "bench", "--api-key=secret"}); !cmp.Equal(got, []string{"chorale", "bench", "--api-key=…"}) {
+	if got := commandLine([]string{"/x/chorale", "bench", "--api-key=secret"}, "secret", ""); !cmp.Equal(got, []string{"chorale", "bench", "--api-key=…"}) {
 		t.Errorf("command %v", got)
 	}
 	for _, args := range [][]string{
@@ -274,9 +274,9 @@ func TestBenchConfig(t *testing.T) {
 		{"--plot", "x.pdf"},
 		{"--lengths", prompts},
 	} {
-		c, err := parseClient(t, append([]string{"bench"}, args...)...)
+		c, err := parseClient(t, append([]string{"bench", "serve"}, args...)...)
 		if err == nil {
-			_, err = c.Bench.config()
+			_, err = c.Bench.Serve.config()
 		}
 		if err == nil {
 			t.Errorf("%v: no error", args)
@@ -288,16 +288,16 @@ func TestBenchConfig(t *testing.T) {
 func TestBenchRun(t *testing.T) {
 	_, cl := newFake(t)
 	dir := t.TempDir()
-	c, err := parseClient(t, "bench", "--server", cl.URL(), "--api", "openai", "--quiet")
+	c, err := parseClient(t, "bench", "serve", "--server", cl.URL(), "--api", "openai", "--quiet")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Bench.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
+	if err := c.Bench.Serve.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("error %v: the fake has no completions", err)
 	}
 	out := filepath.Join(dir, "new", "r.json")
 	res := &bench.Result{Config: bench.Config{Targets: []bench.TargetSpec{{Name: "a", Key: "secret"}}}}
-	if err := (&benchCmd{JSON: out, Plot: filepath.Join(dir, "p.svg")}).write(res); err != nil {
+	if err := (&benchServeCmd{reportFlags: reportFlags{JSON: out, Plot: filepath.Join(dir, "p.svg")}}).write(res); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(out)

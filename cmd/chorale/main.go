@@ -30,7 +30,7 @@ type cli struct {
 	Adapter  adapterCmd  `cmd:"" help:"List, load, unload and validate adapters of a running server."`
 	Chat     chatCmd     `cmd:"" help:"Talk to a running server, one voice or several side by side."`
 	Generate generateCmd `cmd:"" help:"Complete a prompt on a running server."`
-	Bench    benchCmd    `cmd:"" help:"Measure a running server under load."`
+	Bench    benchCmd    `cmd:"" help:"Measure: servers under load, kernels, the engine, cold adapters."`
 	Pull     pullCmd     `cmd:"" help:"Fetch a model or adapter from a Hugging Face hub into the local cache."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
