@@ -1,11 +1,10 @@
-// Devices, memory and the way of weights to the device.
+// Devices and memory.
 #include "context.h"
 
-#include <algorithm>
 #include <cctype>
 #include <cstring>
 
-#include "fill.cuh"
+#include "copy.h"
 
 using namespace chorale;
 
@@ -64,7 +63,7 @@ void describe(ch_context &c) {
 		fail(CH_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 or newer is needed", prop.name, prop.major, prop.minor);
 	}
 	cudaFuncAttributes attributes;
-	if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void *>(&fill_kernel<float>)) != cudaSuccess) {
+	if (cudaFuncGetAttributes(&attributes, probe_kernel()) != cudaSuccess) {
 		cudaGetLastError();
 		fail(CH_UNSUPPORTED, "the kernel library was not built for %s (compute capability %d.%d)", prop.name, prop.major, prop.minor);
 	}
@@ -82,26 +81,12 @@ void open_context(ch_context &c, const ch_options &o) {
 	describe(c);
 	const cublaslt::Library &library = cublaslt::open(o.cublaslt);
 	c.products = std::make_unique<Products>(library, ProductOptions{c.deterministic, c.tune, cache_file(o.cache_dir, c.info, library.GetVersion())});
-	check(cudaStreamCreateWithFlags(&c.copy, cudaStreamNonBlocking), "stream");
-	for (int i = 0; i < CH_STAGES; i++) {
-		check(cudaMallocHost(&c.host_stage[i], CH_STAGE_BYTES), "pinned memory");
-		check(cudaMalloc(&c.device_stage[i], CH_STAGE_BYTES), "staging memory");
-		check(cudaEventCreateWithFlags(&c.stage_free[i], cudaEventDisableTiming), "event");
-	}
+	open_copies(c);
 }
 
 void close_context(ch_context &c) {
 	c.products.reset();
-	for (int i = 0; i < CH_STAGES; i++) {
-		cudaFreeHost(c.host_stage[i]);
-		cudaFree(c.device_stage[i]);
-		if (c.stage_free[i]) {
-			cudaEventDestroy(c.stage_free[i]);
-		}
-	}
-	if (c.copy) {
-		cudaStreamDestroy(c.copy);
-	}
+	close_copies(c);
 }
 
 } // namespace
@@ -179,38 +164,4 @@ CH_EXPORT int32_t ch_host_alloc(ch_context *c, int64_t bytes, void **out, ch_err
 
 CH_EXPORT int32_t ch_host_free(ch_context *c, void *data, ch_error *err) {
 	return guarded(c, err, [&] { check(cudaFreeHost(data), "free of pinned memory"); });
-}
-
-CH_EXPORT int32_t ch_stage(ch_context *c, int32_t i, float **out, ch_error *err) {
-	return guarded(c, err, [&] {
-		if (i < 0 || i >= CH_STAGES) {
-			fail(CH_INVALID, "stage %d of %d", i, CH_STAGES);
-		}
-		check(cudaEventSynchronize(c->stage_free[i]), "waiting for a copy");
-		*out = c->host_stage[i];
-	});
-}
-
-CH_EXPORT int32_t ch_fill(ch_context *c, const ch_fill_args *a, ch_error *err) {
-	return guarded(c, err, [&] {
-		const int64_t n = static_cast<int64_t>(a->rows) * a->cols;
-		if (a->stage < 0 || a->stage >= CH_STAGES || a->rows <= 0 || a->cols <= 0 || n * 4 > CH_STAGE_BYTES) {
-			fail(CH_INVALID, "filling with [%d, %d] from stage %d", a->rows, a->cols, a->stage);
-		}
-		std::lock_guard<std::mutex> lock(c->fill);
-		float *staged = c->device_stage[a->stage];
-		check(cudaMemcpyAsync(staged, c->host_stage[a->stage], n * 4, cudaMemcpyHostToDevice, c->copy), "copy to the device");
-		const int blocks = static_cast<int>(std::min<int64_t>((n + 255) / 256, 4096));
-		if (a->wide) {
-			fill_kernel<<<blocks, 256, 0, c->copy>>>(static_cast<float *>(a->dst), a->row_stride, a->col_stride, staged, n, a->cols);
-		} else {
-			fill_kernel<<<blocks, 256, 0, c->copy>>>(static_cast<bf16 *>(a->dst), a->row_stride, a->col_stride, staged, n, a->cols);
-		}
-		check(cudaGetLastError(), "filling");
-		check(cudaEventRecord(c->stage_free[a->stage], c->copy), "filling");
-	});
-}
-
-CH_EXPORT int32_t ch_fill_wait(ch_context *c, ch_error *err) {
-	return guarded(c, err, [&] { check(cudaStreamSynchronize(c->copy), "waiting for copies"); });
 }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "chorale_kernels.h"
 #include "product.h"
@@ -57,10 +58,10 @@ struct ch_context {
 	ch_device_info info = {};
 	std::unique_ptr<chorale::Products> products;
 
-	std::mutex fill; // stages and their stream
-	cudaStream_t copy = nullptr;
-	float *host_stage[CH_STAGES] = {}, *device_stage[CH_STAGES] = {};
-	cudaEvent_t stage_free[CH_STAGES] = {};
+	cudaStream_t copy = nullptr; // of everything that comes from the host beside steps
+	cudaMemPool_t ranges = nullptr;
+	std::mutex tickets_mu;
+	std::vector<cudaEvent_t> tickets; // those not in use
 
 	std::mutex mu;
 	std::string lost; // the first CUDA error; empty while all is well

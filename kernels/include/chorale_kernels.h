@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define CH_ABI_VERSION 1
+#define CH_ABI_VERSION 2
 
 enum ch_status {
 	CH_OK = 0,
@@ -68,26 +68,22 @@ int32_t ch_free(ch_context *c, void *data, ch_error *err);
 int32_t ch_host_alloc(ch_context *c, int64_t bytes, void **out, ch_error *err);
 int32_t ch_host_free(ch_context *c, void *data, ch_error *err);
 
-// Two staging buffers of pinned memory carry float32 rows to the device. Only
-// one thread may use them at a time.
-#define CH_STAGES 2
-#define CH_STAGE_BYTES (16 << 20)
+// ch_range_alloc gives device memory of unknown contents, 256-byte aligned, for
+// what comes and goes while streams run: neither it nor ch_range_free waits for
+// the device. No stream may still use what is freed.
+int32_t ch_range_alloc(ch_context *c, int64_t bytes, void **out, ch_error *err);
+int32_t ch_range_free(ch_context *c, void *data, ch_error *err);
 
-// ch_stage waits until stage i is free and gives its memory.
-int32_t ch_stage(ch_context *c, int32_t i, float **out, ch_error *err);
+// ch_pin gives pinned host memory for ch_copy, a multiple of 2 MiB, so slowly
+// that streams do not suffer. ch_unpin stops the device.
+int32_t ch_pin(ch_context *c, int64_t bytes, void **out, ch_error *err);
+int32_t ch_unpin(ch_context *c, void *data, int64_t bytes, ch_error *err);
 
-// ch_fill starts copying rows x cols values, row-major in stage i, to
-// dst[row * row_stride + col * col_stride], rounded to bf16 or as float32.
-// ch_fill_wait waits for all of them.
-typedef struct ch_fill_args {
-	void *dst;
-	int64_t row_stride, col_stride; // in elements
-	int32_t rows, cols;
-	int32_t stage;
-	int32_t wide; // float32
-} ch_fill_args;
-int32_t ch_fill(ch_context *c, const ch_fill_args *args, ch_error *err);
-int32_t ch_fill_wait(ch_context *c, ch_error *err);
+// ch_copy starts to copy memory of ch_pin to the device, on a stream of its own.
+// ch_copied must be called once with the ticket: it waits, asleep, until the
+// copy is done.
+int32_t ch_copy(ch_context *c, void *dst, const void *src, int64_t bytes, void **ticket, ch_error *err);
+int32_t ch_copied(ch_context *c, void *ticket, ch_error *err);
 
 // A matrix of activations. Rows are `pitch` elements apart: cols rounded up to
 // a multiple of 8. Elements are bf16, or float32 when wide. Elements between

@@ -184,13 +184,23 @@ type Backend interface {
 	Precision() Precision
 	// NewMatrix packs a weight [out, in].
 	NewMatrix(out, in int, rows Rows) (Matrix, error)
+	// NewMatrix16 does the same from bfloat16 values, reading them with as many
+	// goroutines as it likes.
+	NewMatrix16(out, in int, rows Rows16) (Matrix, error)
 	NewVector(v []float32) (Vector, error)
 	// NewLoRA packs A [r, in] and B [out, r] with B scaled by scale.
 	NewLoRA(r, in, out int, scale float32, a, b Rows) (LoRAPair, error)
 	// NewEmbeddingLoRA packs an adapter of the embedding table: A [r, vocab]
 	// is looked up by column, B [hidden, r].
 	NewEmbeddingLoRA(r, vocab, hidden int, scale float32, a, b Rows) (LoRAPair, error)
+	// NewImage lays an adapter out in host memory: its pairs, and vectors of
+	// float32. Different pairs may be read at the same time.
+	NewImage(pairs []LoRASpec, vectors [][]float32) (Image, error)
+	// NewKV makes a cache with all its pages, on memory of its own.
 	NewKV(l KVLayout) (KV, error)
+	// NewMemory makes a pool of memory with a cache in it. From then on loaded
+	// images take their memory of the pool, where they take any.
+	NewMemory(l MemoryLayout) (Memory, error)
 	// NewBuffer makes an activation matrix for at most rows rows.
 	NewBuffer(kind BufferKind, rows, cols int) (Buffer, error)
 	// NewStream makes a stream for steps of at most maxTokens rows. ropes are

@@ -82,8 +82,6 @@ const (
 	maxTerms   = 4096
 	slotHeader = 16
 	termBytes  = int32(unsafe.Sizeof(loraTerm{}))
-	stages     = 2
-	stageBytes = 16 << 20
 )
 
 // layout says where a step's tables lie, in bytes from the start of the block.
@@ -129,13 +127,8 @@ type room struct {
 	moved      bool
 }
 
-// fillArgs spread rows of a stage on the device.
-type fillArgs struct {
-	dst                  addr
-	rowStride, colStride int64
-	rows, cols, stage    int
-	wide                 bool
-}
+// ticket names a copy under way.
+type ticket uintptr
 
 // driver is one device: the library, or a recorder in tests.
 type driver interface {
@@ -145,9 +138,19 @@ type driver interface {
 	free(a addr)
 	hostAlloc(bytes int64) (unsafe.Pointer, error)
 	hostFree(p unsafe.Pointer)
-	stage(i int) ([]float32, error)
-	fill(f fillArgs) error
-	fillWait() error
+	// rangeAlloc and rangeFree do not wait for the device.
+	rangeAlloc(bytes int64) (addr, error)
+	rangeFree(a addr)
+	// pin gives memory for copy, a multiple of pinBytes; it takes its time, lest
+	// steps suffer. unpin stops the device.
+	pin(bytes int64) (unsafe.Pointer, error)
+	unpin(p unsafe.Pointer, bytes int64)
+	// copy starts to copy pinned memory to the device, beside all streams;
+	// copied, called once, waits for it asleep.
+	copy(dst addr, src unsafe.Pointer, bytes int64) (ticket, error)
+	copied(t ticket) error
+	// chunks prepares to make chunks for a memory pool.
+	chunks() (chunkDriver, error)
 	openStream(maxRows int32, ropes []tensor.RopeSpec) (driverStream, error)
 	close() error
 }

@@ -34,8 +34,6 @@ var (
 	_ [unsafe.Sizeof(logitStat{})]byte        = [C.sizeof_ch_logit_stat]byte{}
 	_ [lists]byte                             = [C.CH_LISTS]byte{}
 	_ [maxTerms]byte                          = [C.CH_MAX_TERMS]byte{}
-	_ [stages]byte                            = [C.CH_STAGES]byte{}
-	_ [stageBytes]byte                        = [C.CH_STAGE_BYTES]byte{}
 	_ [opToHost]byte                          = [C.CH_TO_HOST]byte{}
 )
 
@@ -225,27 +223,44 @@ func (d *device) hostFree(p unsafe.Pointer) {
 	}
 }
 
-func (d *device) stage(i int) ([]float32, error) {
+func (d *device) rangeAlloc(bytes int64) (addr, error) {
 	var e C.ch_error
-	var p *C.float
-	if err := toError(C.shim_stage(&d.l.shim, d.c, C.int32_t(i), &p, &e), &e); err != nil {
-		return nil, err
-	}
-	return unsafe.Slice((*float32)(unsafe.Pointer(p)), stageBytes/4), nil
+	var at C.uintptr_t
+	err := toError(C.shim_range_alloc(&d.l.shim, d.c, C.int64_t(bytes), &at, &e), &e)
+	return addr(at), err
 }
 
-func (d *device) fill(f fillArgs) error {
-	var e C.ch_error
-	a := C.ch_fill_args{
-		row_stride: C.int64_t(f.rowStride), col_stride: C.int64_t(f.colStride),
-		rows: C.int32_t(f.rows), cols: C.int32_t(f.cols), stage: C.int32_t(f.stage), wide: flag(f.wide),
+func (d *device) rangeFree(a addr) {
+	if d.c != nil {
+		var e C.ch_error
+		C.shim_range_free(&d.l.shim, d.c, C.uintptr_t(a), &e) // fails only on a lost device
 	}
-	return toError(C.shim_fill(&d.l.shim, d.c, C.uintptr_t(f.dst), a, &e), &e)
 }
 
-func (d *device) fillWait() error {
+func (d *device) pin(bytes int64) (unsafe.Pointer, error) {
 	var e C.ch_error
-	return toError(C.shim_fill_wait(&d.l.shim, d.c, &e), &e)
+	var p unsafe.Pointer
+	err := toError(C.shim_pin(&d.l.shim, d.c, C.int64_t(bytes), &p, &e), &e)
+	return p, err
+}
+
+func (d *device) unpin(p unsafe.Pointer, bytes int64) {
+	if d.c != nil {
+		var e C.ch_error
+		C.shim_unpin(&d.l.shim, d.c, p, C.int64_t(bytes), &e) // fails only on a lost device
+	}
+}
+
+func (d *device) copy(dst addr, src unsafe.Pointer, bytes int64) (ticket, error) {
+	var e C.ch_error
+	var t C.uintptr_t
+	err := toError(C.shim_copy(&d.l.shim, d.c, C.uintptr_t(dst), src, C.int64_t(bytes), &t, &e), &e)
+	return ticket(t), err
+}
+
+func (d *device) copied(t ticket) error {
+	var e C.ch_error
+	return toError(C.shim_copied(&d.l.shim, d.c, C.uintptr_t(t), &e), &e)
 }
 
 func (d *device) openStream(maxRows int32, ropes []tensor.RopeSpec) (driverStream, error) {

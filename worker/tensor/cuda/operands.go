@@ -40,23 +40,37 @@ type vector struct {
 }
 
 func (v *vector) Len() int { return v.n }
-func (v *vector) Free()    { v.release() }
 
-// loraPair holds A [rank, pad8(in)] and behind it B [out, ldb(rank)]. The A of
-// an embedding adapter is [vocab, rank]. The scale is applied in float32.
+// Free gives back a vector that was made on its own.
+func (v *vector) Free() {
+	if v.d != nil {
+		v.release()
+	}
+}
+
+// loraPair is A [rank, pad8(in)] and B [out, ldb(rank)] in a range of its
+// adapter. The A of an embedding adapter is [vocab, rank]. The scale is applied
+// in float32.
 type loraPair struct {
-	memory
+	at, b         addr // of A, 0 when it is gone; of B
+	bytes         int64
 	rank, in, out int
 	scale         float32
 	embedding     bool
-	b             addr
+	free          func() // of a pair on its own
 }
 
 func (l *loraPair) Rank() int    { return l.rank }
 func (l *loraPair) In() int      { return l.in }
 func (l *loraPair) Out() int     { return l.out }
 func (l *loraPair) Bytes() int64 { return l.bytes }
-func (l *loraPair) Free()        { l.release() }
+
+// Free gives back a pair that was made on its own.
+func (l *loraPair) Free() {
+	if l.free != nil {
+		l.free()
+	}
+}
 
 // buffer is an activation matrix of rows pad8(cols) long. It has room for a
 // whole bucket of rows.
@@ -101,26 +115,4 @@ func (b *buffer) hostRows() ([]float32, error) {
 		b.host = p
 	}
 	return unsafe.Slice((*float32)(b.host), n), nil
-}
-
-// kvCache is the paged cache: a page holds all layers, each with the keys of
-// its slots [page_size, kv_heads, head_dim] and then their values.
-type kvCache struct {
-	memory
-	layout tensor.KVLayout
-}
-
-func (c *kvCache) Layout() tensor.KVLayout { return c.layout }
-func (c *kvCache) Bytes() int64            { return c.bytes }
-func (c *kvCache) Free()                   { c.release() }
-
-// half is the number of keys, and of values, of one layer in one page.
-func (c *kvCache) half() int { return c.layout.PageSize * c.layout.KVHeads * c.layout.HeadDim }
-
-func (c *kvCache) view(layer int) cacheView {
-	keys := c.at + addr(2*layer*c.half())*2
-	return cacheView{
-		keys: keys, values: keys + addr(c.half())*2, pageStride: int64(2 * c.layout.Layers * c.half()),
-		pageSize: int32(c.layout.PageSize), kvHeads: int32(c.layout.KVHeads), headDim: int32(c.layout.HeadDim),
-	}
 }

@@ -13,8 +13,8 @@ import (
 // fake is a driver without a device: it hands out addresses and keeps what is
 // submitted.
 type fake struct {
+	copies
 	next  addr
-	mem   [stages][]float32
 	hosts [][]byte
 	// From the streams.
 	submitted []submission
@@ -23,23 +23,14 @@ type fake struct {
 }
 
 func newFake() *fake {
-	f := &fake{next: 1 << 20}
-	for i := range f.mem {
-		f.mem[i] = make([]float32, stageBytes/4)
-	}
-	return f
+	return &fake{next: 1 << 20}
 }
 
 func (f *fake) name() string                  { return "fake" }
 func (f *fake) memory() (int64, int64, error) { return 1, 2, nil }
 func (f *fake) free(addr)                     {}
 func (f *fake) hostFree(unsafe.Pointer)       {}
-func (f *fake) fill(fillArgs) error           { return nil }
-func (f *fake) fillWait() error               { return nil }
 func (f *fake) close() error                  { return nil }
-func (f *fake) stage(i int) ([]float32, error) {
-	return f.mem[i], nil
-}
 
 func (f *fake) alloc(bytes int64) (addr, error) {
 	a := f.next

@@ -47,14 +47,27 @@ int32_t shim_alloc(const shim *l, ch_context *c, int64_t bytes, uintptr_t *out, 
 int32_t shim_free(const shim *l, ch_context *c, uintptr_t at, ch_error *err) { return l->free(c, (void *)at, err); }
 int32_t shim_host_alloc(const shim *l, ch_context *c, int64_t bytes, void **out, ch_error *err) { return l->host_alloc(c, bytes, out, err); }
 int32_t shim_host_free(const shim *l, ch_context *c, void *p, ch_error *err) { return l->host_free(c, p, err); }
-int32_t shim_stage(const shim *l, ch_context *c, int32_t i, float **out, ch_error *err) { return l->stage(c, i, out, err); }
 
-int32_t shim_fill(const shim *l, ch_context *c, uintptr_t dst, ch_fill_args a, ch_error *err) {
-	a.dst = (void *)dst;
-	return l->fill(c, &a, err);
+int32_t shim_range_alloc(const shim *l, ch_context *c, int64_t bytes, uintptr_t *out, ch_error *err) {
+	void *p = NULL;
+	const int32_t status = l->range_alloc(c, bytes, &p, err);
+	*out = (uintptr_t)p;
+	return status;
 }
 
-int32_t shim_fill_wait(const shim *l, ch_context *c, ch_error *err) { return l->fill_wait(c, err); }
+int32_t shim_range_free(const shim *l, ch_context *c, uintptr_t at, ch_error *err) { return l->range_free(c, (void *)at, err); }
+
+int32_t shim_pin(const shim *l, ch_context *c, int64_t bytes, void **out, ch_error *err) { return l->pin(c, bytes, out, err); }
+int32_t shim_unpin(const shim *l, ch_context *c, void *p, int64_t bytes, ch_error *err) { return l->unpin(c, p, bytes, err); }
+
+int32_t shim_copy(const shim *l, ch_context *c, uintptr_t dst, const void *src, int64_t bytes, uintptr_t *ticket, ch_error *err) {
+	void *t = NULL;
+	const int32_t status = l->copy(c, (void *)dst, src, bytes, &t, err);
+	*ticket = (uintptr_t)t;
+	return status;
+}
+
+int32_t shim_copied(const shim *l, ch_context *c, uintptr_t ticket, ch_error *err) { return l->copied(c, (void *)ticket, err); }
 
 int32_t shim_stream_open(const shim *l, ch_context *c, int32_t max_rows, int32_t ropes, const int32_t *half, const float *inv_freq, const float *scale, ch_stream **out, ch_error *err) {
 	const float *each[MAX_ROPES];

@@ -1,0 +1,89 @@
+package cpu
+
+import (
+	"errors"
+	"fmt"
+
+	"chorale/internal/bf16"
+	"chorale/worker/tensor"
+)
+
+// image is an adapter in its packed form. There is no other memory to bring it
+// to: Load hands it out.
+type image struct {
+	loaded tensor.Loaded
+	bytes  int64
+}
+
+var _ tensor.Image = (*image)(nil)
+
+func (m *image) Bytes() int64                 { return m.bytes }
+func (m *image) DeviceBytes() int64           { return m.bytes }
+func (m *image) Load() (tensor.Loaded, error) { return m.loaded, nil }
+
+func (m *image) Free() {
+	for _, p := range m.loaded.Pairs {
+		if p != nil {
+			p.Free()
+		}
+	}
+	for _, v := range m.loaded.Vectors {
+		if v != nil {
+			v.Free()
+		}
+	}
+	m.loaded = tensor.Loaded{Free: func() {}}
+}
+
+// NewImage packs an adapter, several pairs at once.
+func (b *Backend) NewImage(pairs []tensor.LoRASpec, vectors [][]float32) (tensor.Image, error) {
+	m := &image{loaded: tensor.Loaded{
+		Pairs: make([]tensor.LoRAPair, len(pairs)), Vectors: make([]tensor.Vector, len(vectors)), Free: func() {},
+	}}
+	errs := make([]error, len(pairs)+1)
+	parallel(b.threads, len(pairs), func(i int) {
+		s := &pairs[i]
+		p, err := b.newPair(s.Rank, s.In, s.Out, s.Scale, s.Embedding, s.A, s.B)
+		if err != nil {
+			errs[i] = fmt.Errorf("pair %d: %w", i, err)
+			return
+		}
+		m.loaded.Pairs[i] = p
+	})
+	for i, v := range vectors {
+		vec, err := b.NewVector(v)
+		if err != nil {
+			errs[len(pairs)] = err
+			break
+		}
+		m.loaded.Vectors[i] = vec
+		m.bytes += int64(4 * len(v))
+	}
+	if err := errors.Join(errs...); err != nil {
+		m.Free()
+		return nil, err
+	}
+	for _, p := range m.loaded.Pairs {
+		m.bytes += p.Bytes()
+	}
+	return m, nil
+}
+
+// NewMatrix16 packs a weight [out, in] of bfloat16 values.
+func (b *Backend) NewMatrix16(out, in int, rows tensor.Rows16) (tensor.Matrix, error) {
+	if rows == nil {
+		return b.NewMatrix(out, in, nil)
+	}
+	return b.NewMatrix(out, in, func(dst []float32, row, n int) error {
+		errs := make([]error, n)
+		pieces := min(b.threads, n)
+		parallel(b.threads, pieces, func(i int) {
+			from, to := i*n/pieces, (i+1)*n/pieces
+			half := make([]uint16, (to-from)*in)
+			if errs[i] = rows(half, row+from, to-from); errs[i] == nil {
+				bf16.Widen(dst[from*in:to*in], half)
+			}
+		})
+		return errors.Join(errs...)
+	})
+}
