@@ -53,6 +53,9 @@ var rules = []rule{
 
 	{"", "worker/tensor/cuda", []string{"cmd", "worker/model", "worker/engine", "tests", "worker/tensor/cuda"}, "devices are behind tensor.Backend; only wiring and tests name one"},
 
+	{"", "github.com/NVIDIA/go-nvml", []string{"worker/device"}, "one package asks the driver"},
+	{"worker/device", "worker/tensor", nil, "what the driver tells, not what is computed"},
+
 	{"worker/sched", "time", nil, "pure: no clock"},
 	{"worker/kv", "time", nil, "pure: no clock"},
 	{"worker/sched", "go.uber.org/zap", nil, "pure: no logger"},

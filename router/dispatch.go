@@ -68,7 +68,7 @@ const orphanWait = 30 * time.Second
 func (r *Router) giveUp(now time.Time) {
 	cat := r.Catalogue()
 	for _, f := range r.queue.flows {
-		if len(f.waiting) == 0 || slices.ContainsFunc(r.links, func(l *link) bool { return l.connected && r.carries(l, f.waiting[0], cat) }) {
+		if len(f.waiting) == 0 || slices.ContainsFunc(r.links, func(l *link) bool { return l.usable() && r.carries(l, f.waiting[0], cat) }) {
 			f.orphaned = time.Time{}
 			continue
 		}

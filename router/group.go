@@ -64,10 +64,29 @@ type GroupStatus struct {
 	Preemptions            uint64
 }
 
+// DeviceState is a GPU of a worker group, as its driver last told of it.
+type DeviceState struct {
+	Index                          int // among the GPUs of its machine
+	Name, UUID, PCI                string
+	MemoryTotal, MemoryUsed        int64   // bytes
+	Utilization, MemoryUtilization float64 // shares of the last sample, [0, 1]
+	Temperature                    int     // °C
+	Power, PowerLimit              float64 // W
+	ECCEnabled                     bool
+	// Memory errors since the driver was loaded.
+	ECCCorrected, ECCUncorrected uint64
+	// XIDs are the driver's error events since the worker's start.
+	XIDs, LastXID uint64
+	// Unhealthy says what is wrong; empty while the GPU can be used.
+	Unhealthy string
+}
+
 // StepOutputs is one message of a worker group.
 type StepOutputs struct {
 	Outputs []SequenceOutput
 	Status  *GroupStatus
+	// Devices is empty in messages that do not tell of them.
+	Devices []DeviceState
 }
 
 // Conn is a live connection to a worker group. Submit and Abort do not block

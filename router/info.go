@@ -1,6 +1,9 @@
 package router
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // ModelInfo describes the base model as clients see it.
 type ModelInfo struct {
@@ -27,8 +30,25 @@ type GroupState struct {
 	Err       error
 	Info      GroupInfo
 	Status    GroupStatus
+	// Devices are the group's GPUs, none on the CPU.
+	Devices []DeviceState
 	// InFlight counts this router's sequences on the group.
 	InFlight int
+}
+
+// Unhealthy says what is wrong with the group's devices; empty is well.
+func (g *GroupState) Unhealthy() string { return unhealthy(g.Devices) }
+
+// Usable tells whether the group can be given sequences.
+func (g *GroupState) Usable() bool { return g.Connected && g.Unhealthy() == "" }
+
+func unhealthy(ds []DeviceState) string {
+	for _, d := range ds {
+		if d.Unhealthy != "" {
+			return fmt.Sprintf("GPU %d (%s): %s", d.Index, d.Name, d.Unhealthy)
+		}
+	}
+	return ""
 }
 
 // ServerState is the router's state.

@@ -29,6 +29,7 @@ type link struct {
 	err       error
 	info      GroupInfo
 	status    GroupStatus
+	devices   []DeviceState
 	inflight  int
 	adapters  map[string]int // sequences under way by digest, the base not counted
 }
@@ -102,7 +103,7 @@ func (l *link) up(conn Conn, info GroupInfo) {
 	l.mu.Unlock()
 	l.log.Info("worker group connected", zap.String("device", info.Device), zap.String("incarnation", info.Incarnation))
 	l.r.do(func() {
-		l.connected, l.err, l.info, l.status = true, nil, info, GroupStatus{}
+		l.connected, l.err, l.info, l.status, l.devices = true, nil, info, GroupStatus{}, nil
 		l.r.dispatch()
 	})
 }
@@ -122,7 +123,7 @@ func (l *link) down(err error, stopping bool) {
 		if l.connected && !stopping {
 			l.log.Warn("worker group lost", zap.Int("sequences", len(lost)), zap.Error(err))
 		}
-		l.connected, l.err = false, err
+		l.connected, l.err, l.devices = false, err, nil
 		l.giveBack(lost, 0, err)
 		l.r.dispatch()
 	})
@@ -174,6 +175,9 @@ func (l *link) receive(out StepOutputs) {
 		if out.Status != nil {
 			l.status = *out.Status
 		}
+		if len(out.Devices) > 0 {
+			l.look(out.Devices)
+		}
 		for k, n := range tokens {
 			l.r.queue.charge(k, n)
 		}
@@ -191,6 +195,19 @@ func (l *link) receive(out StepOutputs) {
 		}
 	})
 }
+
+// look takes in what a group tells of its devices. One that is in trouble gets no
+// new sequences; those under way go on as long as it computes.
+func (l *link) look(ds []DeviceState) {
+	was := unhealthy(l.devices)
+	l.devices = ds
+	if now := unhealthy(ds); now != was && now != "" {
+		l.log.Error("worker group is unhealthy and gets no new sequences", zap.String("reason", now))
+	}
+}
+
+// usable tells whether the group takes sequences.
+func (l *link) usable() bool { return l.connected && unhealthy(l.devices) == "" }
 
 // refusedMin is how long a sequence waits before it is sent again after a
 // worker refused it; it doubles with each refusal. A worker that has just come
@@ -275,7 +292,7 @@ func (l *link) cancel(c *choice) bool {
 // credit is how many more sequences the group may be given: what it runs, and
 // a few so that it never waits for the router.
 func (l *link) credit() int {
-	if !l.connected {
+	if !l.usable() {
 		return 0
 	}
 	return l.info.MaxRunning + l.info.MaxRunning/8 - l.inflight
@@ -283,6 +300,6 @@ func (l *link) credit() int {
 
 func (l *link) state() GroupState {
 	return GroupState{
-		Address: l.dialer.Address(), Connected: l.connected, Err: l.err, Info: l.info, Status: l.status, InFlight: l.inflight,
+		Address: l.dialer.Address(), Connected: l.connected, Err: l.err, Info: l.info, Status: l.status, Devices: l.devices, InFlight: l.inflight,
 	}
 }

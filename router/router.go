@@ -298,7 +298,7 @@ func (r *Router) State() ServerState {
 
 // Ready tells whether requests can be served.
 func (r *Router) Ready() bool {
-	return !r.draining.Load() && slices.ContainsFunc(r.state.Load().Groups, func(g GroupState) bool { return g.Connected })
+	return !r.draining.Load() && slices.ContainsFunc(r.state.Load().Groups, func(g GroupState) bool { return g.Usable() })
 }
 
 // Catalogue gives the adapters as last told.

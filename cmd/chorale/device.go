@@ -7,36 +7,93 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
+	"chorale/worker/device"
 	"chorale/worker/tensor"
 	"chorale/worker/tensor/cpu"
 	"chorale/worker/tensor/cuda"
 )
 
-// openBackend makes the backend that --device asks for. auto takes the first
-// GPU when there is one that works, and says why when there is none.
-func openBackend(wf *weightFlags, p tensor.Precision, log *zap.Logger) (tensor.Backend, error) {
+// noGPU is the number of the CPU.
+const noGPU = -1
+
+// openBackend makes the backend that --device asks for, and tells which GPU it
+// is, or noGPU. auto takes the first GPU when there is one that works, and says
+// why when there is none.
+func openBackend(wf *weightFlags, p tensor.Precision, log *zap.Logger) (tensor.Backend, int, error) {
 	gpu, number, err := parseDevice(wf.Device)
 	if err != nil {
-		return nil, err
+		return nil, noGPU, err
 	}
 	if gpu || wf.Device == "auto" && p == tensor.BF16 {
-		o := cuda.Options{
-			Device: number, Precision: p, Tune: true, CacheDir: cacheDir(),
-			Library: os.Getenv("CHORALE_KERNELS"), CuBLASLt: os.Getenv("CHORALE_CUBLASLT"),
-		}
+		o := cudaOptions()
+		o.Device, o.Precision, o.Tune, o.CacheDir = number, p, true, cacheDir()
 		b, err := cuda.New(o)
 		if err == nil {
-			return b, nil
+			return b, number, nil
 		}
 		if gpu || !errors.Is(err, tensor.ErrUnsupported) {
-			return nil, fmt.Errorf("--device %s: %w", wf.Device, err)
+			return nil, noGPU, fmt.Errorf("--device %s: %w", wf.Device, err)
 		}
 		log.Info("computing on the CPU", zap.String("reason", err.Error()))
 	}
-	return cpu.New(cpu.Options{Precision: p, Threads: wf.threads(), Kernel: wf.CPUKernel})
+	b, err := cpu.New(cpu.Options{Precision: p, Threads: wf.threads(), Kernel: wf.CPUKernel})
+	return b, noGPU, err
+}
+
+// cudaOptions say where the libraries are. GPUs are numbered as their driver and
+// its tools number them, by PCI address, unless the environment says otherwise.
+func cudaOptions() cuda.Options {
+	if _, set := os.LookupEnv("CUDA_DEVICE_ORDER"); !set {
+		_ = os.Setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID") // fails for names with = only
+	}
+	return cuda.Options{Library: os.Getenv("CHORALE_KERNELS"), CuBLASLt: os.Getenv("CHORALE_CUBLASLT")}
+}
+
+// watchGPU finds the GPU that the backend computes on at its driver's, for
+// metrics and faults. Without one the worker works all the same.
+func (w *workerRole) watchGPU(number int) {
+	d, err := device.Open(os.Getenv("CHORALE_NVML"))
+	if err != nil {
+		w.log.Warn("the GPU is not watched", zap.Error(err))
+		return
+	}
+	gpus, err := d.GPUs()
+	for _, g := range gpus {
+		// With another order of devices the number may mean another GPU.
+		if g.Ordinal == number && strings.HasSuffix(w.backend.Name(), g.Name) {
+			w.driver, w.monitor = d, device.NewMonitor(d, g, time.Second, w.gpuEvent)
+			return
+		}
+	}
+	d.Close()
+	w.log.Warn("the GPU is not watched: its driver does not list it", zap.Int("number", number), zap.Error(err))
+}
+
+func (w *workerRole) gpuEvent(e device.Event) {
+	log := w.log.Warn
+	if e.Fatal {
+		log = w.log.Error
+	}
+	log("the driver reports an error of the GPU", zap.Stringer("event", e), zap.Uint64("xid", e.XID), zap.Bool("unhealthy", e.Fatal),
+		zap.String("device", w.backend.Name()))
+}
+
+// devices tells of the worker's GPUs.
+func (w *workerRole) devices() []device.Report { return []device.Report{w.monitor.Report()} }
+
+// health is why the worker should not be given work, nil when all is well.
+func (w *workerRole) health() error {
+	if w.monitor == nil {
+		return nil
+	}
+	if u := w.monitor.Report().Unhealthy; u != "" {
+		return errors.New(u)
+	}
+	return nil
 }
 
 // parseDevice reads auto, cpu, cuda or cuda:NUMBER.

@@ -176,6 +176,7 @@ type workerCmd struct {
 	weightFlags
 	loraFlags
 	listenFlags
+	listDevicesFlags
 	drainFlags
 	logFlags
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,6 +20,7 @@ import (
 	pb "chorale/proto/gen/chorale/v1"
 	"chorale/services/rpc"
 	"chorale/services/workers"
+	"chorale/worker/device"
 	"chorale/worker/engine"
 	"chorale/worker/kv"
 	"chorale/worker/model"
@@ -34,6 +36,9 @@ type workerRole struct {
 	engine  *engine.Engine
 	server  *rpc.Server
 	log     *zap.Logger
+	// driver and monitor are nil without a GPU that can be watched.
+	driver  *device.Driver
+	monitor *device.Monitor
 }
 
 // openModel finds a model's files, fetching them from the hub if need be.
@@ -77,8 +82,12 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if wf.Dtype == "float32" || wf.Dtype == "float" {
 		precision = tensor.F32
 	}
-	if w.backend, err = openBackend(wf, precision, w.log); err != nil {
+	var gpu int
+	if w.backend, gpu, err = openBackend(wf, precision, w.log); err != nil {
 		return nil, err
+	}
+	if gpu != noGPU {
+		w.watchGPU(gpu)
 	}
 	open, fingerprint := model.Open, ckpt.Fingerprint
 	if dummy {
@@ -100,14 +109,17 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if rank <= 0 {
 		rank = 512
 	}
-	srv := workers.NewServer(w.engine, ckpt, workers.Description{
+	desc := workers.Description{
 		Incarnation: randomID(), Version: version, Device: w.backend.Name(), ModelType: cfg.ModelType, Architectures: cfg.Architectures,
 		DType: precision.String(), Fingerprint: fingerprint(), MaxLoRARank: rank, Targets: targets(lf.LoraTargetModules), LoRAEnabled: lf.EnableLora,
-	})
-	if w.server, err = rpc.NewServer(rpc.Options{Log: log}); err != nil {
+	}
+	if w.monitor != nil {
+		desc.Devices = w.devices
+	}
+	if w.server, err = rpc.NewServer(rpc.Options{Log: log, Ready: w.health}); err != nil {
 		return nil, err
 	}
-	pb.RegisterWorkerServiceServer(w.server, srv)
+	pb.RegisterWorkerServiceServer(w.server, workers.NewServer(w.engine, ckpt, desc))
 	w.log.Info("model loaded", zap.String("path", ckpt.Path), zap.String("type", cfg.ModelType), zap.String("device", w.backend.Name()),
 		zap.String("dtype", precision.String()), zap.Int64("parameters", m.Spec.Parameters()), zap.Int64("weight_bytes", m.Bytes()),
 		zap.Int("kv_tokens", opts.Pages*kv.PageSize), zap.Int("context", opts.Context), zap.Duration("took", time.Since(start).Round(time.Millisecond)))
@@ -222,21 +234,52 @@ func (w *workerRole) freeMemory() (int64, error) {
 		free, _, err := d.Memory()
 		return free, err
 	}
+	m, err := machineMemory()
+	return m.available, err
+}
+
+// memoryInfo is the machine's memory in bytes.
+type memoryInfo struct{ total, available int64 }
+
+func machineMemory() (m memoryInfo, err error) {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
-		return 0, err
+		return m, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
-			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return kb << 10, err
+		name, rest, _ := strings.Cut(line, ":")
+		at := map[string]*int64{"MemTotal": &m.total, "MemAvailable": &m.available}[name]
+		if at == nil {
+			continue
 		}
+		kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		if err != nil {
+			return m, fmt.Errorf("/proc/meminfo: %w", err)
+		}
+		*at = kb << 10
 	}
-	return 0, errors.New("no MemAvailable in /proc/meminfo")
+	if m.total == 0 || m.available == 0 {
+		return m, errors.New("no MemTotal or MemAvailable in /proc/meminfo")
+	}
+	return m, nil
 }
 
 // run computes until ctx ends.
-func (w *workerRole) run(ctx context.Context) error { return w.engine.Run(ctx) }
+func (w *workerRole) run(ctx context.Context) error {
+	if w.monitor == nil {
+		return w.engine.Run(ctx)
+	}
+	watch, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.monitor.Run(watch); err != nil {
+			w.log.Warn("the GPU's errors are not watched", zap.Error(err))
+		}
+	})
+	defer wg.Wait()
+	defer stop()
+	return w.engine.Run(ctx)
+}
 
 // free gives everything back, after run.
 func (w *workerRole) free() {
@@ -245,6 +288,9 @@ func (w *workerRole) free() {
 	}
 	if w.backend != nil {
 		w.backend.Close()
+	}
+	if w.driver != nil {
+		w.driver.Close()
 	}
 }
 

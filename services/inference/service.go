@@ -3,6 +3,7 @@ package inference
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -176,7 +177,20 @@ func groupInfo(g router.GroupState) *choralev1.WorkerGroupInfo {
 	if g.Err != nil {
 		w.Error = text(g.Err.Error())
 	}
+	for i := range g.Devices {
+		w.Devices = append(w.Devices, deviceInfo(&g.Devices[i]))
+	}
 	return w
+}
+
+func deviceInfo(d *router.DeviceState) *choralev1.DeviceInfo {
+	return &choralev1.DeviceInfo{
+		Index: int32(d.Index), Name: text(d.Name), Uuid: text(d.UUID), PciBusId: text(d.PCI),
+		MemoryTotalBytes: d.MemoryTotal, MemoryUsedBytes: d.MemoryUsed, Utilization: d.Utilization, MemoryUtilization: d.MemoryUtilization,
+		TemperatureCelsius: int32(d.Temperature), PowerWatts: d.Power, PowerLimitWatts: d.PowerLimit,
+		EccEnabled: d.ECCEnabled, EccCorrected: d.ECCCorrected, EccUncorrected: d.ECCUncorrected,
+		XidEvents: d.XIDs, LastXid: d.LastXID, Unhealthy: text(d.Unhealthy),
+	}
 }
 
 func requestID(req *choralev1.GenerateRequest, handles []*router.Handle) string {
@@ -193,8 +207,11 @@ func Ready(st router.ServerState) error {
 	}
 	err := router.ErrUnavailable
 	for _, g := range st.Groups {
-		if g.Connected {
+		if g.Usable() {
 			return nil
+		}
+		if u := g.Unhealthy(); u != "" {
+			err = fmt.Errorf("%w: %s", router.ErrUnavailable, u)
 		}
 		if g.Err != nil {
 			err = errors.Join(router.ErrUnavailable, g.Err)

@@ -59,7 +59,7 @@ func New() *Metrics {
 }
 
 // Watch adds the gauges of a router's state.
-func (m *Metrics) Watch(s State) { m.reg.MustRegister(&stateCollector{s}) }
+func (m *Metrics) Watch(s State) { m.reg.MustRegister(&stateCollector{s}, &deviceCollector{s}) }
 
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler { return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{}) }

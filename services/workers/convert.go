@@ -132,6 +132,9 @@ func routerOutputs(m *pb.ConnectResponse, requested func(id uint64) []int32) rou
 		}
 		out.Outputs[i] = r
 	}
+	for _, d := range m.GetDevices() {
+		out.Devices = append(out.Devices, deviceState(d))
+	}
 	if s := m.GetStatus(); s != nil {
 		out.Status = &router.GroupStatus{
 			Step: s.GetStep(), Running: int(s.GetRunning()), Waiting: int(s.GetWaiting()),

@@ -15,6 +15,7 @@ import (
 	"chorale/internal/peft"
 	"chorale/internal/safetensors"
 	pb "chorale/proto/gen/chorale/v1"
+	"chorale/worker/device"
 	"chorale/worker/engine"
 	"chorale/worker/lora"
 	"chorale/worker/model"
@@ -31,6 +32,8 @@ type Description struct {
 	MaxLoRARank int
 	Targets     []string
 	LoRAEnabled bool
+	// Devices tells of the group's GPUs; nil where there are none.
+	Devices func() []device.Report
 	// MaxAdapterBytes bounds what one push may bring.
 	MaxAdapterBytes int64
 }
@@ -79,6 +82,8 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.C
 		gone <- down(stream, c)
 		cancel()
 	}()
+	up := &sender{stream: stream}
+	defer s.reportDevices(ctx, up)()
 	for {
 		m, err := c.Recv(ctx)
 		if errors.Is(err, engine.ErrClosed) {
@@ -94,7 +99,7 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.C
 		for i := range m.Outputs {
 			out.Outputs[i] = outputProto(&m.Outputs[i])
 		}
-		if err := stream.Send(out); err != nil {
+		if err := up.send(out); err != nil {
 			return err
 		}
 	}

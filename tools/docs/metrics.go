@@ -19,6 +19,7 @@ type sample struct{}
 func (sample) State() router.ServerState {
 	g := router.GroupState{Address: "w", Connected: true}
 	g.Status.KVPages = 1
+	g.Devices = []router.DeviceState{{Index: 0, Name: "GPU", ECCEnabled: true}}
 	return router.ServerState{Started: time.Now(), Groups: []router.GroupState{g}}
 }
 
@@ -42,7 +43,7 @@ the Go runtime's and the process's own (` + "`go_*`, `process_*`" + `).
 
 The label ` + "`adapter`" + ` is the adapter's name, or ` + "`base`" + `; ` + "`worker`" + ` is the worker group's address (` + "`local`" + ` under ` + "`serve`" + `).
 The gauges of the last step say how full the batch is; ` + "`chorale_step_adapters_max`" + ` is the proof that requests of different
-adapters were computed together. Names that begin with ` + "`vllm:`" + ` are those that gateways for LoRA-aware routing already scrape.
+adapters were computed together. ` + "`device`" + ` numbers the GPUs of the group's machine; what is told of them is a few seconds old. Names that begin with ` + "`vllm:`" + ` are those that gateways for LoRA-aware routing already scrape.
 
 `
 

@@ -66,7 +66,18 @@ func groupState(g router.GroupState) map[string]any {
 	}
 	if g.Err != nil {
 		s["error"] = g.Err.Error()
+	} else if u := g.Unhealthy(); u != "" {
+		s["error"] = u
 	}
+	devices := make([]map[string]any, len(g.Devices))
+	for i, d := range g.Devices {
+		devices[i] = map[string]any{
+			"index": d.Index, "name": d.Name, "uuid": d.UUID, "memory_total": d.MemoryTotal, "memory_used": d.MemoryUsed,
+			"utilization": d.Utilization, "temperature": d.Temperature, "power": d.Power, "power_limit": d.PowerLimit,
+			"ecc_uncorrected": d.ECCUncorrected, "xid_events": d.XIDs, "last_xid": d.LastXID, "unhealthy": d.Unhealthy,
+		}
+	}
+	s["devices"] = devices
 	return s
 }
 

@@ -1796,6 +1796,185 @@ func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
 	return file_chorale_v1_inference_proto_rawDescGZIP(), []int{21}
 }
 
+// DeviceInfo is a GPU of a worker group, as its driver tells of it.
+type DeviceInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Among the GPUs of its machine.
+	Index            int32  `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Name             string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Uuid             string `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	PciBusId         string `protobuf:"bytes,4,opt,name=pci_bus_id,json=pciBusId,proto3" json:"pci_bus_id,omitempty"`
+	MemoryTotalBytes int64  `protobuf:"varint,5,opt,name=memory_total_bytes,json=memoryTotalBytes,proto3" json:"memory_total_bytes,omitempty"`
+	MemoryUsedBytes  int64  `protobuf:"varint,6,opt,name=memory_used_bytes,json=memoryUsedBytes,proto3" json:"memory_used_bytes,omitempty"`
+	// Shares of the last sample in which a kernel ran and memory was used, [0, 1].
+	Utilization        float64 `protobuf:"fixed64,7,opt,name=utilization,proto3" json:"utilization,omitempty"`
+	MemoryUtilization  float64 `protobuf:"fixed64,8,opt,name=memory_utilization,json=memoryUtilization,proto3" json:"memory_utilization,omitempty"`
+	TemperatureCelsius int32   `protobuf:"varint,9,opt,name=temperature_celsius,json=temperatureCelsius,proto3" json:"temperature_celsius,omitempty"`
+	PowerWatts         float64 `protobuf:"fixed64,10,opt,name=power_watts,json=powerWatts,proto3" json:"power_watts,omitempty"`
+	PowerLimitWatts    float64 `protobuf:"fixed64,11,opt,name=power_limit_watts,json=powerLimitWatts,proto3" json:"power_limit_watts,omitempty"`
+	// Memory errors since the driver was loaded.
+	EccEnabled     bool   `protobuf:"varint,12,opt,name=ecc_enabled,json=eccEnabled,proto3" json:"ecc_enabled,omitempty"`
+	EccCorrected   uint64 `protobuf:"varint,13,opt,name=ecc_corrected,json=eccCorrected,proto3" json:"ecc_corrected,omitempty"`
+	EccUncorrected uint64 `protobuf:"varint,14,opt,name=ecc_uncorrected,json=eccUncorrected,proto3" json:"ecc_uncorrected,omitempty"`
+	// Errors that the driver reported since the worker's start.
+	XidEvents uint64 `protobuf:"varint,15,opt,name=xid_events,json=xidEvents,proto3" json:"xid_events,omitempty"`
+	LastXid   uint64 `protobuf:"varint,16,opt,name=last_xid,json=lastXid,proto3" json:"last_xid,omitempty"`
+	// What is wrong with it; empty while it can be used. A worker group with such
+	// a device gets no new sequences.
+	Unhealthy     string `protobuf:"bytes,17,opt,name=unhealthy,proto3" json:"unhealthy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceInfo) Reset() {
+	*x = DeviceInfo{}
+	mi := &file_chorale_v1_inference_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceInfo) ProtoMessage() {}
+
+func (x *DeviceInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_inference_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceInfo.ProtoReflect.Descriptor instead.
+func (*DeviceInfo) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_inference_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DeviceInfo) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeviceInfo) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *DeviceInfo) GetPciBusId() string {
+	if x != nil {
+		return x.PciBusId
+	}
+	return ""
+}
+
+func (x *DeviceInfo) GetMemoryTotalBytes() int64 {
+	if x != nil {
+		return x.MemoryTotalBytes
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetMemoryUsedBytes() int64 {
+	if x != nil {
+		return x.MemoryUsedBytes
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetUtilization() float64 {
+	if x != nil {
+		return x.Utilization
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetMemoryUtilization() float64 {
+	if x != nil {
+		return x.MemoryUtilization
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetTemperatureCelsius() int32 {
+	if x != nil {
+		return x.TemperatureCelsius
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetPowerWatts() float64 {
+	if x != nil {
+		return x.PowerWatts
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetPowerLimitWatts() float64 {
+	if x != nil {
+		return x.PowerLimitWatts
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetEccEnabled() bool {
+	if x != nil {
+		return x.EccEnabled
+	}
+	return false
+}
+
+func (x *DeviceInfo) GetEccCorrected() uint64 {
+	if x != nil {
+		return x.EccCorrected
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetEccUncorrected() uint64 {
+	if x != nil {
+		return x.EccUncorrected
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetXidEvents() uint64 {
+	if x != nil {
+		return x.XidEvents
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetLastXid() uint64 {
+	if x != nil {
+		return x.LastXid
+	}
+	return 0
+}
+
+func (x *DeviceInfo) GetUnhealthy() string {
+	if x != nil {
+		return x.Unhealthy
+	}
+	return ""
+}
+
 // WorkerGroupInfo is the router's picture of one worker group.
 type WorkerGroupInfo struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1816,13 +1995,15 @@ type WorkerGroupInfo struct {
 	// Most distinct adapters that one step has had since the start.
 	MaxStepAdapters int32  `protobuf:"varint,12,opt,name=max_step_adapters,json=maxStepAdapters,proto3" json:"max_step_adapters,omitempty"`
 	Error           string `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Its GPUs, a few seconds ago; empty on the CPU.
+	Devices       []*DeviceInfo `protobuf:"bytes,14,rep,name=devices,proto3" json:"devices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerGroupInfo) Reset() {
 	*x = WorkerGroupInfo{}
-	mi := &file_chorale_v1_inference_proto_msgTypes[22]
+	mi := &file_chorale_v1_inference_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +2015,7 @@ func (x *WorkerGroupInfo) String() string {
 func (*WorkerGroupInfo) ProtoMessage() {}
 
 func (x *WorkerGroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_inference_proto_msgTypes[22]
+	mi := &file_chorale_v1_inference_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +2028,7 @@ func (x *WorkerGroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerGroupInfo.ProtoReflect.Descriptor instead.
 func (*WorkerGroupInfo) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_inference_proto_rawDescGZIP(), []int{22}
+	return file_chorale_v1_inference_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WorkerGroupInfo) GetAddress() string {
@@ -1941,6 +2122,13 @@ func (x *WorkerGroupInfo) GetError() string {
 	return ""
 }
 
+func (x *WorkerGroupInfo) GetDevices() []*DeviceInfo {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
 // GetServerInfoResponse tells the server's state.
 type GetServerInfoResponse struct {
 	state                 protoimpl.MessageState `protogen:"open.v1"`
@@ -1960,7 +2148,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_chorale_v1_inference_proto_msgTypes[23]
+	mi := &file_chorale_v1_inference_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2160,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_inference_proto_msgTypes[23]
+	mi := &file_chorale_v1_inference_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2173,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_inference_proto_rawDescGZIP(), []int{23}
+	return file_chorale_v1_inference_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -2218,7 +2406,31 @@ const file_chorale_v1_inference_proto_rawDesc = "" +
 	"\flora_modules\x18\v \x03(\tR\vloraModules\x12-\n" +
 	"\x13max_loras_per_batch\x18\f \x01(\x05R\x10maxLorasPerBatch\x12!\n" +
 	"\flora_enabled\x18\r \x01(\bR\vloraEnabled\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xb8\x03\n" +
+	"\x14GetServerInfoRequest\"\xd8\x04\n" +
+	"\n" +
+	"DeviceInfo\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04uuid\x18\x03 \x01(\tR\x04uuid\x12\x1c\n" +
+	"\n" +
+	"pci_bus_id\x18\x04 \x01(\tR\bpciBusId\x12,\n" +
+	"\x12memory_total_bytes\x18\x05 \x01(\x03R\x10memoryTotalBytes\x12*\n" +
+	"\x11memory_used_bytes\x18\x06 \x01(\x03R\x0fmemoryUsedBytes\x12 \n" +
+	"\vutilization\x18\a \x01(\x01R\vutilization\x12-\n" +
+	"\x12memory_utilization\x18\b \x01(\x01R\x11memoryUtilization\x12/\n" +
+	"\x13temperature_celsius\x18\t \x01(\x05R\x12temperatureCelsius\x12\x1f\n" +
+	"\vpower_watts\x18\n" +
+	" \x01(\x01R\n" +
+	"powerWatts\x12*\n" +
+	"\x11power_limit_watts\x18\v \x01(\x01R\x0fpowerLimitWatts\x12\x1f\n" +
+	"\vecc_enabled\x18\f \x01(\bR\n" +
+	"eccEnabled\x12#\n" +
+	"\recc_corrected\x18\r \x01(\x04R\feccCorrected\x12'\n" +
+	"\x0fecc_uncorrected\x18\x0e \x01(\x04R\x0eeccUncorrected\x12\x1d\n" +
+	"\n" +
+	"xid_events\x18\x0f \x01(\x04R\txidEvents\x12\x19\n" +
+	"\blast_xid\x18\x10 \x01(\x04R\alastXid\x12\x1c\n" +
+	"\tunhealthy\x18\x11 \x01(\tR\tunhealthy\"\xea\x03\n" +
 	"\x0fWorkerGroupInfo\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x16\n" +
@@ -2233,7 +2445,8 @@ const file_chorale_v1_inference_proto_rawDesc = "" +
 	" \x01(\x05R\x10lastStepAdapters\x12$\n" +
 	"\x0elast_step_rows\x18\v \x01(\x05R\flastStepRows\x12*\n" +
 	"\x11max_step_adapters\x18\f \x01(\x05R\x0fmaxStepAdapters\x12\x14\n" +
-	"\x05error\x18\r \x01(\tR\x05error\"\x8a\x03\n" +
+	"\x05error\x18\r \x01(\tR\x05error\x120\n" +
+	"\adevices\x18\x0e \x03(\v2\x16.chorale.v1.DeviceInfoR\adevices\"\x8a\x03\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12%\n" +
 	"\x0euptime_seconds\x18\x02 \x01(\x01R\ruptimeSeconds\x12@\n" +
@@ -2274,7 +2487,7 @@ func file_chorale_v1_inference_proto_rawDescGZIP() []byte {
 }
 
 var file_chorale_v1_inference_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chorale_v1_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_chorale_v1_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_chorale_v1_inference_proto_goTypes = []any{
 	(FinishReason)(0),              // 0: chorale.v1.FinishReason
 	(*TokenIds)(nil),               // 1: chorale.v1.TokenIds
@@ -2299,15 +2512,16 @@ var file_chorale_v1_inference_proto_goTypes = []any{
 	(*GetModelRequest)(nil),        // 20: chorale.v1.GetModelRequest
 	(*GetModelResponse)(nil),       // 21: chorale.v1.GetModelResponse
 	(*GetServerInfoRequest)(nil),   // 22: chorale.v1.GetServerInfoRequest
-	(*WorkerGroupInfo)(nil),        // 23: chorale.v1.WorkerGroupInfo
-	(*GetServerInfoResponse)(nil),  // 24: chorale.v1.GetServerInfoResponse
-	nil,                            // 25: chorale.v1.SamplingParams.LogitBiasEntry
+	(*DeviceInfo)(nil),             // 23: chorale.v1.DeviceInfo
+	(*WorkerGroupInfo)(nil),        // 24: chorale.v1.WorkerGroupInfo
+	(*GetServerInfoResponse)(nil),  // 25: chorale.v1.GetServerInfoResponse
+	nil,                            // 26: chorale.v1.SamplingParams.LogitBiasEntry
 }
 var file_chorale_v1_inference_proto_depIdxs = []int32{
 	2,  // 0: chorale.v1.Chat.messages:type_name -> chorale.v1.ChatMessage
 	1,  // 1: chorale.v1.Prompt.token_ids:type_name -> chorale.v1.TokenIds
 	3,  // 2: chorale.v1.Prompt.chat:type_name -> chorale.v1.Chat
-	25, // 3: chorale.v1.SamplingParams.logit_bias:type_name -> chorale.v1.SamplingParams.LogitBiasEntry
+	26, // 3: chorale.v1.SamplingParams.logit_bias:type_name -> chorale.v1.SamplingParams.LogitBiasEntry
 	4,  // 4: chorale.v1.GenerateRequest.prompts:type_name -> chorale.v1.Prompt
 	5,  // 5: chorale.v1.GenerateRequest.sampling:type_name -> chorale.v1.SamplingParams
 	6,  // 6: chorale.v1.GenerateRequest.logprobs:type_name -> chorale.v1.LogprobOptions
@@ -2326,24 +2540,25 @@ var file_chorale_v1_inference_proto_depIdxs = []int32{
 	9,  // 19: chorale.v1.GenerateStreamResponse.finish:type_name -> chorale.v1.Finish
 	12, // 20: chorale.v1.GenerateStreamResponse.usage:type_name -> chorale.v1.Usage
 	4,  // 21: chorale.v1.TokenizeRequest.prompt:type_name -> chorale.v1.Prompt
-	23, // 22: chorale.v1.GetServerInfoResponse.worker_groups:type_name -> chorale.v1.WorkerGroupInfo
-	7,  // 23: chorale.v1.InferenceService.Generate:input_type -> chorale.v1.GenerateRequest
-	8,  // 24: chorale.v1.InferenceService.GenerateStream:input_type -> chorale.v1.GenerateStreamRequest
-	16, // 25: chorale.v1.InferenceService.Tokenize:input_type -> chorale.v1.TokenizeRequest
-	18, // 26: chorale.v1.InferenceService.Detokenize:input_type -> chorale.v1.DetokenizeRequest
-	20, // 27: chorale.v1.InferenceService.GetModel:input_type -> chorale.v1.GetModelRequest
-	22, // 28: chorale.v1.InferenceService.GetServerInfo:input_type -> chorale.v1.GetServerInfoRequest
-	14, // 29: chorale.v1.InferenceService.Generate:output_type -> chorale.v1.GenerateResponse
-	15, // 30: chorale.v1.InferenceService.GenerateStream:output_type -> chorale.v1.GenerateStreamResponse
-	17, // 31: chorale.v1.InferenceService.Tokenize:output_type -> chorale.v1.TokenizeResponse
-	19, // 32: chorale.v1.InferenceService.Detokenize:output_type -> chorale.v1.DetokenizeResponse
-	21, // 33: chorale.v1.InferenceService.GetModel:output_type -> chorale.v1.GetModelResponse
-	24, // 34: chorale.v1.InferenceService.GetServerInfo:output_type -> chorale.v1.GetServerInfoResponse
-	29, // [29:35] is the sub-list for method output_type
-	23, // [23:29] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	23, // 22: chorale.v1.WorkerGroupInfo.devices:type_name -> chorale.v1.DeviceInfo
+	24, // 23: chorale.v1.GetServerInfoResponse.worker_groups:type_name -> chorale.v1.WorkerGroupInfo
+	7,  // 24: chorale.v1.InferenceService.Generate:input_type -> chorale.v1.GenerateRequest
+	8,  // 25: chorale.v1.InferenceService.GenerateStream:input_type -> chorale.v1.GenerateStreamRequest
+	16, // 26: chorale.v1.InferenceService.Tokenize:input_type -> chorale.v1.TokenizeRequest
+	18, // 27: chorale.v1.InferenceService.Detokenize:input_type -> chorale.v1.DetokenizeRequest
+	20, // 28: chorale.v1.InferenceService.GetModel:input_type -> chorale.v1.GetModelRequest
+	22, // 29: chorale.v1.InferenceService.GetServerInfo:input_type -> chorale.v1.GetServerInfoRequest
+	14, // 30: chorale.v1.InferenceService.Generate:output_type -> chorale.v1.GenerateResponse
+	15, // 31: chorale.v1.InferenceService.GenerateStream:output_type -> chorale.v1.GenerateStreamResponse
+	17, // 32: chorale.v1.InferenceService.Tokenize:output_type -> chorale.v1.TokenizeResponse
+	19, // 33: chorale.v1.InferenceService.Detokenize:output_type -> chorale.v1.DetokenizeResponse
+	21, // 34: chorale.v1.InferenceService.GetModel:output_type -> chorale.v1.GetModelResponse
+	25, // 35: chorale.v1.InferenceService.GetServerInfo:output_type -> chorale.v1.GetServerInfoResponse
+	30, // [30:36] is the sub-list for method output_type
+	24, // [24:30] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_inference_proto_init() }
@@ -2370,7 +2585,7 @@ func file_chorale_v1_inference_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_inference_proto_rawDesc), len(file_chorale_v1_inference_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

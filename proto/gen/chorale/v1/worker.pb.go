@@ -1089,11 +1089,13 @@ func (x *WorkerStatus) GetPreemptions() uint64 {
 	return 0
 }
 
-// ConnectResponse is one step's outputs, or just a status.
+// ConnectResponse is one step's outputs, or just a status, or the devices.
 type ConnectResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outputs       []*SequenceOutput      `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"`
-	Status        *WorkerStatus          `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Outputs []*SequenceOutput      `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	Status  *WorkerStatus          `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	// Comes by itself at the start and every few seconds.
+	Devices       []*DeviceInfo `protobuf:"bytes,3,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1138,6 +1140,13 @@ func (x *ConnectResponse) GetOutputs() []*SequenceOutput {
 func (x *ConnectResponse) GetStatus() *WorkerStatus {
 	if x != nil {
 		return x.Status
+	}
+	return nil
+}
+
+func (x *ConnectResponse) GetDevices() []*DeviceInfo {
+	if x != nil {
+		return x.Devices
 	}
 	return nil
 }
@@ -1800,10 +1809,11 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\fstep_seconds\x18\n" +
 	" \x01(\x01R\vstepSeconds\x12*\n" +
 	"\x11max_step_adapters\x18\v \x01(\x05R\x0fmaxStepAdapters\x12 \n" +
-	"\vpreemptions\x18\f \x01(\x04R\vpreemptions\"y\n" +
+	"\vpreemptions\x18\f \x01(\x04R\vpreemptions\"\xab\x01\n" +
 	"\x0fConnectResponse\x124\n" +
 	"\aoutputs\x18\x01 \x03(\v2\x1a.chorale.v1.SequenceOutputR\aoutputs\x120\n" +
-	"\x06status\x18\x02 \x01(\v2\x18.chorale.v1.WorkerStatusR\x06status\"p\n" +
+	"\x06status\x18\x02 \x01(\v2\x18.chorale.v1.WorkerStatusR\x06status\x120\n" +
+	"\adevices\x18\x03 \x03(\v2\x16.chorale.v1.DeviceInfoR\adevices\"p\n" +
 	"\x12PushAdapterRequest\x127\n" +
 	"\x06header\x18\x01 \x01(\v2\x1d.chorale.v1.PushAdapterHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\t\n" +
@@ -1884,6 +1894,7 @@ var file_chorale_v1_worker_proto_goTypes = []any{
 	(*ListWorkerAdaptersResponse)(nil), // 21: chorale.v1.ListWorkerAdaptersResponse
 	nil,                                // 22: chorale.v1.TokenSampling.LogitBiasEntry
 	(FinishReason)(0),                  // 23: chorale.v1.FinishReason
+	(*DeviceInfo)(nil),                 // 24: chorale.v1.DeviceInfo
 }
 var file_chorale_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: chorale.v1.DescribeWorkerResponse.modules:type_name -> chorale.v1.ModelModule
@@ -1897,25 +1908,26 @@ var file_chorale_v1_worker_proto_depIdxs = []int32{
 	23, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
 	9,  // 9: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
 	10, // 10: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
-	13, // 11: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
-	20, // 12: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
-	0,  // 13: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
-	7,  // 14: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
-	12, // 15: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
-	15, // 16: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
-	17, // 17: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
-	19, // 18: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
-	2,  // 19: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
-	11, // 20: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
-	14, // 21: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
-	16, // 22: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
-	18, // 23: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
-	21, // 24: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	24, // 11: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
+	13, // 12: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
+	20, // 13: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
+	0,  // 14: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
+	7,  // 15: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
+	12, // 16: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
+	15, // 17: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
+	17, // 18: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
+	19, // 19: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
+	2,  // 20: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
+	11, // 21: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
+	14, // 22: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
+	16, // 23: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
+	18, // 24: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
+	21, // 25: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
+	20, // [20:26] is the sub-list for method output_type
+	14, // [14:20] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_worker_proto_init() }
