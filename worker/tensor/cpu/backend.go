@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 
@@ -15,8 +16,11 @@ type Options struct {
 	// Threads counts the threads of an operation, the caller's included;
 	// 0 means GOMAXPROCS.
 	Threads int
-	// Kernel is "auto" (or empty), "avx512bf16", "avx512f32", "avx2" or "go".
+	// Kernel is "auto" (or empty), "amxbf16", "avx512bf16", "avx512f32", "avx2" or "go".
 	Kernel string
+	// ChunkBytes is the size of the chunks of memory pools, a multiple of the
+	// system's page; 0 means 2 MiB.
+	ChunkBytes int64
 }
 
 // maxThreads bounds Options.Threads.
@@ -28,6 +32,7 @@ type Backend struct {
 	precision tensor.Precision
 	name      string
 	threads   int
+	chunk     int64
 	k         kernels
 
 	mu      sync.Mutex
@@ -49,11 +54,17 @@ func New(o Options) (*Backend, error) {
 	if o.Threads < 0 || o.Threads > maxThreads {
 		return nil, fmt.Errorf("cpu: %d threads, want 1 to %d: %w", o.Threads, maxThreads, tensor.ErrUnsupported)
 	}
+	if o.ChunkBytes == 0 {
+		o.ChunkBytes = defaultChunk
+	}
+	if o.ChunkBytes < 0 || o.ChunkBytes%int64(os.Getpagesize()) != 0 {
+		return nil, fmt.Errorf("cpu: chunks of %d bytes, want a multiple of %d: %w", o.ChunkBytes, os.Getpagesize(), tensor.ErrUnsupported)
+	}
 	k, err := openKernels(o)
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{precision: o.Precision, name: "cpu/" + k.name(), threads: o.Threads, k: k}, nil
+	return &Backend{precision: o.Precision, name: "cpu/" + k.name(), threads: o.Threads, chunk: o.ChunkBytes, k: k}, nil
 }
 
 // Name returns "cpu/" and the kernel's name.
@@ -101,14 +112,14 @@ const maxHeadDim = 1024
 
 // NewKV makes a cache of zeros. HeadDim must be a multiple of 8 and at most 1024.
 func (b *Backend) NewKV(l tensor.KVLayout) (tensor.KV, error) {
-	if l.Layers <= 0 || l.KVHeads <= 0 || l.PageSize <= 0 || l.Pages <= 0 {
+	if l.Pages <= 0 {
 		return nil, fmt.Errorf("cpu: cache layout %+v: %w", l, tensor.ErrShape)
 	}
-	if l.HeadDim <= 0 || l.HeadDim%8 != 0 || l.HeadDim > maxHeadDim {
-		return nil, fmt.Errorf("cpu: head size %d (multiples of 8 up to %d): %w", l.HeadDim, maxHeadDim, tensor.ErrUnsupported)
+	c, page, err := b.newCache(l)
+	if err != nil {
+		return nil, err
 	}
-	c := &kvCache{layout: l}
-	n, err := product(l.Layers, l.Pages, l.KVHeads, c.tiles(), 2*tile*l.HeadDim)
+	n, err := product(l.Pages, page)
 	if err != nil {
 		return nil, fmt.Errorf("cpu: cache layout %+v: %w", l, err)
 	}
@@ -116,6 +127,23 @@ func (b *Backend) NewKV(l tensor.KVLayout) (tensor.KV, error) {
 		return nil, fmt.Errorf("cpu: cache layout %+v: %w", l, err)
 	}
 	return c, nil
+}
+
+// newCache makes a cache without memory and tells the values of a page.
+func (b *Backend) newCache(l tensor.KVLayout) (*kvCache, int, error) {
+	if l.Layers <= 0 || l.KVHeads <= 0 || l.PageSize <= 0 || l.Pages < 0 {
+		return nil, 0, fmt.Errorf("cpu: cache layout %+v: %w", l, tensor.ErrShape)
+	}
+	if l.HeadDim <= 0 || l.HeadDim%8 != 0 || l.HeadDim > maxHeadDim {
+		return nil, 0, fmt.Errorf("cpu: head size %d (multiples of 8 up to %d): %w", l.HeadDim, maxHeadDim, tensor.ErrUnsupported)
+	}
+	c := &kvCache{layout: l}
+	n, err := product(l.Layers, l.KVHeads, c.tiles(), 2*tile*l.HeadDim)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cpu: cache layout %+v: %w", l, err)
+	}
+	c.stride = n
+	return c, n, nil
 }
 
 // NewBuffer makes a [rows, cols] buffer of zeros with no rows in use. Every

@@ -47,7 +47,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for _, o := range []Options{{Kernel: "sse9"}, {Threads: -1}, {Threads: maxThreads + 1}, {Precision: 7}, {Precision: tensor.F32, Kernel: "avx512bf16"}} {
+	for _, o := range []Options{{Kernel: "sse9"}, {ChunkBytes: 100}, {ChunkBytes: -4096}, {Threads: -1}, {Threads: maxThreads + 1}, {Precision: 7}, {Precision: tensor.F32, Kernel: "avx512bf16"}} {
 		if b, err := New(o); !errors.Is(err, tensor.ErrUnsupported) {
 			t.Errorf("New(%+v): %v, %v", o, b, err)
 		}

@@ -1,11 +1,13 @@
 package cpu
 
 import (
+	"errors"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"chorale/worker/tensor"
 	"chorale/worker/tensor/conformance"
 )
 
@@ -25,15 +27,40 @@ func guarded(n int) (*block, error) {
 	return &block{bytes: m[from : from+n : from+n], free: func() { _ = unix.Munmap(m) }}, nil
 }
 
+// reserveGuarded, admitGuarded and discardGuarded make a pool's memory unreadable
+// while nothing is mapped there.
+func reserveGuarded(n int) (*block, error) {
+	b, err := reserve(n)
+	if err != nil {
+		return nil, err
+	}
+	return b, unix.Mprotect(b.bytes, unix.PROT_NONE)
+}
+
+func admitGuarded(part []byte) error { return unix.Mprotect(part, unix.PROT_READ|unix.PROT_WRITE) }
+
+func discardGuarded(part []byte) error {
+	return errors.Join(systemDiscard(part), unix.Mprotect(part, unix.PROT_NONE))
+}
+
 // TestBounds runs the suite on memory in which reading or writing past the end
-// of an operand ends the process.
+// of an operand, or a page of the cache that is not there, ends the process.
 func TestBounds(t *testing.T) {
-	allocate = guarded
-	defer func() { allocate = systemMemory }()
+	allocate, reserveBlock, admit, discard = guarded, reserveGuarded, admitGuarded, discardGuarded
+	defer func() {
+		allocate, reserveBlock, discard = systemMemory, reserve, systemDiscard
+		admit = func([]byte) error { return nil }
+	}()
 	for _, p := range precisions {
 		for _, kernel := range nativeKernels(p) {
 			t.Run(p.String()+"/"+kernel, func(t *testing.T) {
-				conformance.Run(t, opener(p, kernel), tolerance(kernel))
+				conformance.Run(t, func(t testing.TB, threads int) tensor.Backend {
+					b, err := New(Options{Precision: p, Threads: threads, Kernel: kernel, ChunkBytes: int64(os.Getpagesize())})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return b
+				}, tolerance(kernel))
 			})
 		}
 	}

@@ -61,6 +61,7 @@ typedef struct {
 // ck_cache is one layer of the cache.
 typedef struct {
 	void *base;
+	long page_stride; // bytes from page to page
 	long kv_heads, d, page_size;
 } ck_cache;
 

@@ -69,10 +69,15 @@ func newWeights(p tensor.Precision, n int) (weights, error) {
 	if err != nil {
 		return weights{}, err
 	}
+	return mem.weights(p, n), nil
+}
+
+// weights sees a block as n values.
+func (b *block) weights(p tensor.Precision, n int) weights {
 	if p == tensor.F32 {
-		return weights{mem: mem, f: mem.floats(n)}, nil
+		return weights{mem: b, f: b.floats(n)}
 	}
-	return weights{mem: mem, bf: mem.halves(n)}, nil
+	return weights{mem: b, bf: b.halves(n)}
 }
 
 // set stores one value, rounding when the storage is bfloat16.

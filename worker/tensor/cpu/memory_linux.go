@@ -3,6 +3,7 @@
 package cpu
 
 import (
+	"fmt"
 	"sync"
 	"unsafe"
 
@@ -45,16 +46,34 @@ func mapHuge(n int) (m, part []byte, err error) {
 	return m, m[skip : skip+n : skip+n], nil
 }
 
+// reserve maps n bytes, whole huge pages apart, that cost nothing until they
+// are touched.
+func reserve(n int) (*block, error) {
+	m, part, err := mapHuge(n)
+	if err != nil {
+		return nil, err
+	}
+	return &block{bytes: part, free: func() { _ = unix.Munmap(m) }}, nil
+}
+
+// systemDiscard gives memory back to the system; it reads as zeros from now on.
+func systemDiscard(part []byte) error {
+	if err := unix.Madvise(part, unix.MADV_DONTNEED); err != nil {
+		return fmt.Errorf("cpu: giving back %d bytes: %w", len(part), err)
+	}
+	return nil
+}
+
 // arena hands out pieces of chunks, one after another. A chunk is unmapped when
 // its last piece is freed: the pieces of an adapter or a model are taken
 // together and freed together, so chunks do not stay half empty for long.
 type arena struct {
 	mu  sync.Mutex
-	now *chunk
+	now *slab
 }
 
-// chunk is one shared mapping.
-type chunk struct {
+// slab is one shared mapping.
+type slab struct {
 	mapping, bytes []byte
 	used, live     int
 }
@@ -70,7 +89,7 @@ func (a *arena) take(n int) (*block, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.now = &chunk{mapping: m, bytes: part}
+		a.now = &slab{mapping: m, bytes: part}
 	}
 	c := a.now
 	part := c.bytes[c.used : c.used+n : c.used+n]
@@ -79,7 +98,7 @@ func (a *arena) take(n int) (*block, error) {
 	return &block{bytes: part, free: func() { a.give(c) }}, nil
 }
 
-func (a *arena) give(c *chunk) {
+func (a *arena) give(c *slab) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c.live--; c.live > 0 {

@@ -277,7 +277,14 @@ func (k *native) round(x *buffer) error {
 // cache describes one layer for C.
 func (c *kvCache) cache(layer int) C.ck_cache {
 	w := c.w.slice(c.base(layer, 0, 0), c.headSize())
-	return C.ck_cache{base: w.pointer(), kv_heads: C.long(c.layout.KVHeads), d: C.long(c.layout.HeadDim), page_size: C.long(c.layout.PageSize)}
+	size := 2
+	if c.w.f != nil {
+		size = 4
+	}
+	return C.ck_cache{
+		base: w.pointer(), page_stride: C.long(c.stride * size),
+		kv_heads: C.long(c.layout.KVHeads), d: C.long(c.layout.HeadDim), page_size: C.long(c.layout.PageSize),
+	}
 }
 
 func (k *native) ropeKV(j *ropeJob) error {

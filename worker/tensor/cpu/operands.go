@@ -151,8 +151,8 @@ func (b *buffer) makeShadow() error {
 	return nil
 }
 
-// kvCache is the paged cache. For each layer, page and kv head it holds the
-// keys of the page's tiles (16 slots each) and then their values:
+// kvCache is the paged cache. A page holds all layers, and for each layer and kv
+// head the keys of the page's tiles (16 slots each) and then their values:
 //
 //	keys, bfloat16: [tiles][HeadDim/2][16][2]    keys, float32: [tiles][HeadDim][16]
 //	values:         [tiles][16][HeadDim]
@@ -161,6 +161,7 @@ func (b *buffer) makeShadow() error {
 // page whose size is not a multiple of 16 wastes the rest of its last tile.
 type kvCache struct {
 	layout tensor.KVLayout
+	stride int // values from page to page
 	w      weights
 }
 
@@ -176,7 +177,7 @@ func (c *kvCache) headSize() int { return 2 * c.tiles() * tile * c.layout.HeadDi
 
 // base is where a head's keys begin; its values begin headSize/2 later.
 func (c *kvCache) base(layer, page, head int) int {
-	return ((layer*c.layout.Pages+page)*c.layout.KVHeads + head) * c.headSize()
+	return page*c.stride + (layer*c.layout.KVHeads+head)*c.headSize()
 }
 
 // keyIndex finds channel d of slot s relative to base.
