@@ -33,6 +33,9 @@ type ReadRows func(dst []float32, row, n int) error
 type Tensor struct {
 	Shape []int
 	Rows  ReadRows
+	// Rows16 reads rows as bfloat16, rounded to nearest, ties to even. It may be
+	// called by several goroutines at once.
+	Rows16 func(dst []uint16, row, n int) error
 	// Raw is the stored bytes, for fingerprints.
 	Raw []byte
 }

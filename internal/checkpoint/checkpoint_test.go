@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"chorale/internal/bf16"
 	"chorale/internal/gguf"
 )
 
@@ -194,7 +195,16 @@ func TestGGUFRows(t *testing.T) {
 		if err := errors.Join(tensor.Rows(dst[:3*hidden], 0, 3), tensor.Rows(dst[3*hidden:], 3, tensor.Shape[0]-3)); err != nil {
 			t.Fatal(err)
 		}
+		half := make([]uint16, len(dst))
+		if err := errors.Join(tensor.Rows16(half[:3*hidden], 0, 3), tensor.Rows16(half[3*hidden:], 3, tensor.Shape[0]-3)); err != nil {
+			t.Fatal(err)
+		}
 		var out []int
+		for i, v := range dst {
+			if half[i] != bf16.Of(v) {
+				t.Fatalf("%s: value %d is %v, as bfloat16 %#x", name, i, v, half[i])
+			}
+		}
 		for r := range tensor.Shape[0] {
 			out = append(out, int(dst[r*hidden])/hidden)
 		}
@@ -219,6 +229,9 @@ func TestGGUFRows(t *testing.T) {
 	for _, r := range []struct{ size, row, n int }{{hidden, 8, 1}, {hidden, -4, 1}, {hidden - 1, 0, 1}, {2 * hidden, 7, 2}} {
 		if err := q.Rows(make([]float32, r.size), r.row, r.n); err == nil {
 			t.Errorf("rows %d to %d into %d values: no error", r.row, r.row+r.n, r.size)
+		}
+		if err := q.Rows16(make([]uint16, r.size), r.row, r.n); err == nil {
+			t.Errorf("rows %d to %d into %d bfloat16: no error", r.row, r.row+r.n, r.size)
 		}
 	}
 	if !strings.Contains(string(c.Config), `"attention_bias":true`) {

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
+	"chorale/internal/bf16"
 	"chorale/internal/gguf"
 	"chorale/internal/tokenizer"
 )
@@ -221,8 +223,32 @@ func (g *ggufFile) tensor(name string) (Tensor, bool) {
 	if slices.Contains(permuted, g.arch) && (strings.Contains(name, ".q_proj.") || strings.Contains(name, ".k_proj.")) {
 		out.Rows = g.unpermute(t)
 	}
+	out.Rows16 = rounded(out.Rows)
 	return out, true
 }
+
+// rounded reads rows as bfloat16.
+func rounded(read ReadRows) func(dst []uint16, row, n int) error {
+	return func(dst []uint16, row, n int) error {
+		scratch, _ := decoded.Get().(*[]float32)
+		if scratch == nil {
+			scratch = new([]float32)
+		}
+		defer decoded.Put(scratch)
+		if len(*scratch) < len(dst) {
+			*scratch = make([]float32, len(dst))
+		}
+		wide := (*scratch)[:len(dst)]
+		if err := read(wide, row, n); err != nil {
+			return err
+		}
+		bf16.Round(dst, wide)
+		return nil
+	}
+}
+
+// decoded holds *[]float32 that rows are decoded into before they are rounded.
+var decoded sync.Pool
 
 // unpermute reads q or k rows in Hugging Face's order. A bias is one row whose
 // elements are permuted.

@@ -155,15 +155,30 @@ func (f *hfFolder) tensor(name string) (Tensor, bool) {
 		cols = t.Shape[n-1]
 	}
 	size := cols * t.DType.Size()
-	return Tensor{Shape: t.Shape, Raw: t.Data, Rows: func(dst []float32, row, n int) error {
+	part := func(row, n int) (safetensors.Tensor, error) {
 		if row < 0 || n < 0 || size > 0 && (row > len(t.Data)/size || n > len(t.Data)/size-row) {
-			return fmt.Errorf("%w: %s: rows %d to %d", ErrFormat, name, row, row+n)
+			return t, fmt.Errorf("%w: %s: rows %d to %d", ErrFormat, name, row, row+n)
 		}
-		part := t
-		part.Shape = []int{n, cols}
-		part.Data = t.Data[row*size : (row+n)*size]
-		return part.Float32(dst)
-	}}, true
+		p := t
+		p.Shape = []int{n, cols}
+		p.Data = t.Data[row*size : (row+n)*size]
+		return p, nil
+	}
+	rows := func(dst []float32, row, n int) error {
+		p, err := part(row, n)
+		if err != nil {
+			return err
+		}
+		return p.Float32(dst)
+	}
+	rows16 := func(dst []uint16, row, n int) error {
+		p, err := part(row, n)
+		if err != nil {
+			return err
+		}
+		return p.BF16(dst)
+	}
+	return Tensor{Shape: t.Shape, Raw: t.Data, Rows: rows, Rows16: rows16}, true
 }
 
 func (f *hfFolder) tokenizer() (*tokenizer.Tokenizer, error) {

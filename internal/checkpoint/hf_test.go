@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"chorale/internal/bf16"
 	"chorale/internal/safetensors"
 )
 
@@ -58,9 +59,16 @@ func TestHF(t *testing.T) {
 	if err := b.Rows(dst, 1, 2); !ok || err != nil || !slices.Equal(dst, []float32{102, 103, 104, 105}) || !slices.Equal(b.Shape, []int{3, 2}) {
 		t.Errorf("%v, %v, %v", ok, dst, err)
 	}
+	half := make([]uint16, 4)
+	if err := b.Rows16(half, 1, 2); err != nil || half[0] != bf16.Of(102) || half[3] != bf16.Of(105) {
+		t.Errorf("as bfloat16 %#x, %v", half, err)
+	}
 	for _, r := range [][2]int{{-1, 1}, {0, -1}, {2, 2}, {3, 1}, {math.MaxInt, 1}, {1, math.MaxInt}, {math.MaxInt, math.MaxInt}} {
 		if err := b.Rows(dst, r[0], r[1]); err == nil {
 			t.Errorf("rows %d to %d: no error", r[0], r[0]+r[1])
+		}
+		if err := b.Rows16(half, r[0], r[1]); err == nil {
+			t.Errorf("rows %d to %d as bfloat16: no error", r[0], r[0]+r[1])
 		}
 	}
 	if err := b.Rows(dst, 0, 1); err == nil {

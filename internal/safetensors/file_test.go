@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"chorale/internal/bf16"
 )
 
 // raw builds a file from header text and data, right or wrong.
@@ -172,6 +174,15 @@ func checkFloats(t *testing.T, f *File) {
 		if err := tensor.Float32(got); err != nil {
 			t.Fatal(err)
 		}
+		half := make([]uint16, tensor.Len())
+		if err := tensor.BF16(half); err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range got {
+			if half[i] != bf16.Of(v) {
+				t.Errorf("%s[%d] = %v is %#x as bfloat16, want %#x", name, i, v, half[i], bf16.Of(v))
+			}
+		}
 		if len(got) != len(bits) {
 			t.Fatalf("%s: %d values, want %d", name, len(got), len(bits))
 		}
@@ -193,6 +204,15 @@ func TestFloat32Refuses(t *testing.T) {
 	i64, _ := f.Tensor("i64")
 	if err := i64.Float32(make([]float32, 6)); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "i64") {
 		t.Errorf("integers: %v", err)
+	}
+	if err := i64.BF16(make([]uint16, 6)); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("integers as bfloat16: %v", err)
+	}
+	for _, name := range []string{"f16", "bf16", "f32"} {
+		x, _ := f.Tensor(name)
+		if err := x.BF16(make([]uint16, x.Len()+1)); !errors.Is(err, ErrShape) {
+			t.Errorf("%s, long dst: %v", name, err)
+		}
 	}
 	f16, _ := f.Tensor("f16")
 	if err := f16.Float32(make([]float32, f16.Len()-1)); !errors.Is(err, ErrShape) {

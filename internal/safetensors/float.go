@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"chorale/internal/bf16"
 )
 
 // Float32 converts all elements to f32 into dst, whose length must be t.Len().
@@ -43,6 +45,29 @@ func (t Tensor) Float32(dst []float32) error {
 	case F8E8M0:
 		lookup(dst, src, &e8m0)
 	}
+	return nil
+}
+
+// BF16 converts all elements to bfloat16 into dst, whose length must be t.Len(),
+// rounding to nearest, ties to even. Errors are those of Float32.
+func (t Tensor) BF16(dst []uint16) error {
+	if t.DType == BF16 || t.DType == F32 {
+		if len(dst)*t.DType.Size() != len(t.Data) {
+			return fmt.Errorf("%w: tensor %q: %d elements into %d",
+				ErrShape, t.Name, len(t.Data)/t.DType.Size(), len(dst))
+		}
+		if t.DType == BF16 {
+			bf16.CopyBytes(dst, t.Data)
+		} else {
+			bf16.RoundBytes(dst, t.Data)
+		}
+		return nil
+	}
+	wide := make([]float32, len(dst))
+	if err := t.Float32(wide); err != nil {
+		return err
+	}
+	bf16.Round(dst, wide)
 	return nil
 }
 

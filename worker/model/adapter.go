@@ -3,7 +3,9 @@ package model
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"chorale/internal/checkpoint"
 	"chorale/internal/peft"
@@ -32,86 +34,130 @@ func Modules(s *decoder.Spec) []peft.Module {
 	return out
 }
 
-// Pack brings an adapter onto the model's backend. Whatever fails, nothing
-// stays allocated.
-func Pack(m *decoder.Model, a *peft.Adapter) (lora.Packed, error) {
-	p := &packer{m: m, number: map[string]int{}}
-	for i, mod := range m.Spec.Modules() {
-		p.number[mod.Name] = i
-	}
-	p.out.Deltas = make([]nn.Delta, len(p.number))
-	if err := p.pack(a); err != nil {
-		p.release()
-		return lora.Packed{}, err
-	}
-	return lora.Packed{Adapter: &p.out, Bytes: p.bytes, Free: p.release}, nil
+// Image is an adapter in host memory, ready for the model's backend.
+type Image struct {
+	image   tensor.Image
+	modules int
+	// pairs and biases are the modules' numbers, in the order of the image.
+	pairs, biases []int
 }
 
-type packer struct {
-	m      *decoder.Model
-	number map[string]int
-	out    nn.Adapter
-	bytes  int64
-	free   []func()
-}
-
-func (p *packer) release() {
-	for _, f := range p.free {
-		f()
+// NewImage lays an adapter out in host memory. The tensors of a are not needed
+// afterwards.
+func NewImage(m *decoder.Model, a *peft.Adapter) (*Image, error) {
+	mods := m.Spec.Modules()
+	number := make(map[string]int, len(mods))
+	for i, mod := range mods {
+		number[mod.Name] = i
 	}
-	p.free = nil
-}
-
-func (p *packer) pack(a *peft.Adapter) error {
-	biases := map[int][]float32{} // differences to the base, by module number
+	out := &Image{modules: len(mods)}
+	specs := make([]tensor.LoRASpec, len(a.LoRAs))
 	for i := range a.LoRAs {
 		l := &a.LoRAs[i]
-		n := p.number[l.Module.Name]
-		pair, err := p.pair(l)
-		if err != nil {
-			return fmt.Errorf("module %s: %w", l.Module.Name, err)
+		specs[i] = tensor.LoRASpec{
+			Rank: l.R, In: l.Module.In, Out: l.Module.Out, Scale: float32(l.Scale), Embedding: l.Module.Kind == peft.Embedding,
+			A: rowsOf(l.A), B: rowsOf(l.B), A16: rows16Of(l.A), B16: rows16Of(l.B),
 		}
-		p.out.Deltas[n].Pair = pair
-		p.bytes += pair.Bytes()
-		p.free = append(p.free, pair.Free)
-		if l.BBias.Data != nil {
-			if biases[n], err = scaled(l.BBias, l.Scale); err != nil {
-				return err
-			}
+		out.pairs = append(out.pairs, number[l.Module.Name])
+	}
+	deltas, err := biasDeltas(m, a, number)
+	if err != nil {
+		return nil, err
+	}
+	var vectors [][]float32
+	for _, n := range slices.Sorted(maps.Keys(deltas)) {
+		out.biases, vectors = append(out.biases, n), append(vectors, deltas[n])
+	}
+	if out.image, err = m.Backend().NewImage(specs, vectors); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// biasDeltas are the differences to the base's biases, by module number.
+func biasDeltas(m *decoder.Model, a *peft.Adapter, number map[string]int) (map[int][]float32, error) {
+	out := map[int][]float32{}
+	var err error
+	for i := range a.LoRAs {
+		l := &a.LoRAs[i]
+		if l.BBias.Data == nil {
+			continue
+		}
+		if out[number[l.Module.Name]], err = scaled(l.BBias, l.Scale); err != nil {
+			return nil, err
 		}
 	}
 	for _, b := range a.Biases {
-		n := p.number[b.Module.Name]
+		n := number[b.Module.Name]
 		delta, err := scaled(b.Value, 1)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for i, base := range p.m.Bias(n) {
+		for i, base := range m.Bias(n) {
 			delta[i] -= base
 		}
-		for i, v := range biases[n] {
+		for i, v := range out[n] {
 			delta[i] += v
 		}
-		biases[n] = delta
+		out[n] = delta
 	}
-	for n, v := range biases {
-		vec, err := p.m.Backend().NewVector(v)
-		if err != nil {
-			return err
-		}
-		p.out.Deltas[n].Bias = vec
-		p.bytes += int64(4 * len(v))
-		p.free = append(p.free, vec.Free)
-	}
-	return nil
+	return out, nil
 }
 
-func (p *packer) pair(l *peft.LoRA) (tensor.LoRAPair, error) {
-	b, s := p.m.Backend(), float32(l.Scale)
-	if l.Module.Kind == peft.Embedding {
-		return b.NewEmbeddingLoRA(l.R, l.Module.In, l.Module.Out, s, rowsOf(l.A), rowsOf(l.B))
+// Bytes is the host memory that the image occupies.
+func (i *Image) Bytes() int64 { return i.image.Bytes() }
+
+// Load brings the adapter onto the device and returns when it is there.
+func (i *Image) Load() (lora.Packed, error) {
+	l, err := i.image.Load()
+	if err != nil {
+		return lora.Packed{}, err
 	}
-	return b.NewLoRA(l.R, l.Module.In, l.Module.Out, s, rowsOf(l.A), rowsOf(l.B))
+	a := &nn.Adapter{Deltas: make([]nn.Delta, i.modules)}
+	for k, n := range i.pairs {
+		a.Deltas[n].Pair = l.Pairs[k]
+	}
+	for k, n := range i.biases {
+		a.Deltas[n].Bias = l.Vectors[k]
+	}
+	return lora.Packed{Adapter: a, Bytes: i.image.DeviceBytes(), Free: l.Free}, nil
+}
+
+// Free gives the host memory back; nothing that was loaded may be in use.
+func (i *Image) Free() { i.image.Free() }
+
+// ImageBytes tells, within a few percent, how much host memory an adapter's
+// image will take.
+func ImageBytes(m *decoder.Model, a *peft.Adapter) int64 {
+	values, size := int64(0), int64(2)
+	if m.Backend().Precision() == tensor.F32 {
+		size = 4
+	}
+	for i := range a.LoRAs {
+		l := &a.LoRAs[i]
+		values += int64(l.R) * int64(l.Module.In+l.Module.Out)
+	}
+	return values * size
+}
+
+// Pack brings an adapter onto the model's backend by way of an image of its own,
+// which goes with it.
+func Pack(m *decoder.Model, a *peft.Adapter) (lora.Packed, error) {
+	im, err := NewImage(m, a)
+	if err != nil {
+		return lora.Packed{}, err
+	}
+	p, err := im.Load()
+	if err != nil {
+		im.Free()
+		return lora.Packed{}, err
+	}
+	free := p.Free
+	p.Free = func() {
+		free()
+		im.Free()
+	}
+	return p, nil
 }
 
 // rowsOf reads a matrix's rows.
@@ -123,6 +169,18 @@ func rowsOf(t safetensors.Tensor) tensor.Rows {
 		part.Shape = []int{n, cols}
 		part.Data = t.Data[row*size : (row+n)*size]
 		return part.Float32(dst)
+	}
+}
+
+// rows16Of reads a matrix's rows as bfloat16.
+func rows16Of(t safetensors.Tensor) tensor.Rows16 {
+	cols := t.Shape[len(t.Shape)-1]
+	size := cols * t.DType.Size()
+	return func(dst []uint16, row, n int) error {
+		part := t
+		part.Shape = []int{n, cols}
+		part.Data = t.Data[row*size : (row+n)*size]
+		return part.BF16(dst)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"chorale/internal/bf16"
 	"chorale/worker/model/decoder"
 	"chorale/worker/tensor"
 )
@@ -16,6 +17,7 @@ import (
 type dummy struct {
 	shapes map[string][]int
 	pool   []float32
+	pool16 []uint16 // the same, rounded
 }
 
 // Dummy gives weights of noise for a spec: for measuring speed at any shape.
@@ -50,6 +52,8 @@ func Dummy(s *decoder.Spec) decoder.Weights {
 	for i := range d.pool {
 		d.pool[i] = float32(rng.NormFloat64() * 0.02)
 	}
+	d.pool16 = make([]uint16, len(d.pool))
+	bf16.Round(d.pool16, d.pool)
 	return d
 }
 
@@ -71,16 +75,33 @@ func (d *dummy) Tensor(name string) ([]int, tensor.Rows, bool) {
 			return nil
 		}, true
 	}
+	return shape, pieces(d.pool, seed(name), cols), true
+}
+
+// Tensor16 gives the same rows, rounded; norms are no matrices.
+func (d *dummy) Tensor16(name string) (tensor.Rows16, bool) {
+	shape, ok := d.shapes[name]
+	if !ok || len(shape) != 2 {
+		return nil, false
+	}
+	return pieces(d.pool16, seed(name), shape[1]), true
+}
+
+func seed(name string) int {
 	h := fnv.New32a()
 	h.Write([]byte(name))
-	seed := int(h.Sum32())
-	return shape, func(dst []float32, row, n int) error {
+	return int(h.Sum32())
+}
+
+// pieces reads rows of cols values, each from another place of the pool.
+func pieces[V any](pool []V, seed, cols int) func(dst []V, row, n int) error {
+	return func(dst []V, row, n int) error {
 		for r := range n {
-			at := (seed + (row+r)*7919) % len(d.pool)
+			at := (seed + (row+r)*7919) % len(pool)
 			for out := dst[r*cols : (r+1)*cols]; len(out) > 0; at = 0 {
-				out = out[copy(out, d.pool[at:]):]
+				out = out[copy(out, pool[at:]):]
 			}
 		}
 		return nil
-	}, true
+	}
 }

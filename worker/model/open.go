@@ -61,3 +61,9 @@ func (w weights) Tensor(name string) ([]int, tensor.Rows, bool) {
 	t, ok := w.c.Tensor(name)
 	return t.Shape, tensor.Rows(t.Rows), ok
 }
+
+// Tensor16 gives a tensor's rows as bfloat16.
+func (w weights) Tensor16(name string) (tensor.Rows16, bool) {
+	t, ok := w.c.Tensor(name)
+	return tensor.Rows16(t.Rows16), ok
+}

@@ -22,6 +22,13 @@ type Weights interface {
 	Names() []string
 }
 
+// Weights16 is what Weights may have beside: rows as bfloat16, for backends
+// that keep no more.
+type Weights16 interface {
+	// Tensor16 gives the rows of a matrix that Tensor has found.
+	Tensor16(name string) (rows tensor.Rows16, ok bool)
+}
+
 type layer struct {
 	inNorm, postNorm tensor.Vector
 	qNorm, kNorm     tensor.Vector
@@ -186,7 +193,13 @@ func (ld *loader) matrix(in int, names []string, outs []int) tensor.Matrix {
 	if ld.err != nil {
 		return nil
 	}
-	mat, err := ld.m.backend.NewMatrix(total, in, stack(parts, outs, in))
+	var mat tensor.Matrix
+	var err error
+	if half, ok := ld.rows16(names); ok {
+		mat, err = ld.m.backend.NewMatrix16(total, in, stack(half, outs, in))
+	} else {
+		mat, err = ld.m.backend.NewMatrix(total, in, stack(parts, outs, in))
+	}
 	if err != nil {
 		ld.err = fmt.Errorf("tensor %s: %w", names[0], err)
 		return nil
@@ -196,12 +209,28 @@ func (ld *loader) matrix(in int, names []string, outs []int) tensor.Matrix {
 	return mat
 }
 
+// rows16 finds the tensors' rows as bfloat16, when the backend wants no more
+// and all have them.
+func (ld *loader) rows16(names []string) ([]tensor.Rows16, bool) {
+	w, ok := ld.w.(Weights16)
+	if !ok || ld.m.backend.Precision() != tensor.BF16 {
+		return nil, false
+	}
+	parts := make([]tensor.Rows16, len(names))
+	for i, n := range names {
+		if parts[i], ok = w.Tensor16(n); !ok {
+			return nil, false
+		}
+	}
+	return parts, true
+}
+
 // stack reads parts of outs[i] rows as one matrix.
-func stack(parts []tensor.Rows, outs []int, in int) tensor.Rows {
+func stack[V float32 | uint16, R ~func(dst []V, row, n int) error](parts []R, outs []int, in int) R {
 	if len(parts) == 1 {
 		return parts[0]
 	}
-	return func(dst []float32, row, n int) error {
+	return func(dst []V, row, n int) error {
 		start := 0
 		for i, p := range parts {
 			lo, hi := max(row, start), min(row+n, start+outs[i])

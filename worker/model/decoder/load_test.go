@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"chorale/internal/bf16"
 	"chorale/worker/nn"
 	"chorale/worker/tensor"
 )
@@ -335,6 +336,69 @@ func TestClip(t *testing.T) {
 	} {
 		if got := clip(segs, tt.from, tt.to); !slices.Equal(got, tt.want) {
 			t.Errorf("rows %d to %d: %v, want %v", tt.from, tt.to, got, tt.want)
+		}
+	}
+}
+
+// halfShelf keeps bfloat16, and takes such rows where there are any.
+type halfShelf struct {
+	shelf
+	halves int
+}
+
+func (s *halfShelf) Precision() tensor.Precision { return tensor.BF16 }
+
+func (s *halfShelf) NewMatrix16(out, in int, rows tensor.Rows16) (tensor.Matrix, error) {
+	s.halves++
+	return s.NewMatrix(out, in, func(dst []float32, row, n int) error {
+		half := make([]uint16, len(dst))
+		if err := rows(half, row, n); err != nil {
+			return err
+		}
+		bf16.Widen(dst, half)
+		return nil
+	})
+}
+
+// halfStore has bfloat16 rows of everything but lm_head.
+type halfStore struct{ store }
+
+func (w halfStore) Tensor16(name string) (tensor.Rows16, bool) {
+	shape, rows, ok := w.Tensor(name)
+	return func(dst []uint16, row, n int) error {
+		wide := make([]float32, n*shape[len(shape)-1])
+		if err := rows(wide, row, n); err != nil {
+			return err
+		}
+		bf16.Round(dst, wide)
+		return nil
+	}, ok && name != "lm_head.weight"
+}
+
+// TestHalves: bfloat16 rows are taken where they are, fused like the others.
+func TestHalves(t *testing.T) {
+	want, got := &shelf{}, &halfShelf{}
+	one, err := Load(want, smallSpec(), complete())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Free()
+	two, err := Load(got, smallSpec(), halfStore{complete()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer two.Free()
+	if got.halves != len(want.matrices)-1 || len(got.matrices) != len(want.matrices) {
+		t.Fatalf("%d of %d matrices were read as bfloat16, want all but one of %d", got.halves, len(got.matrices), len(want.matrices))
+	}
+	for i, m := range want.matrices {
+		for j, v := range m {
+			if i != 1 { // lm_head
+				v = bf16.Float32(bf16.Of(v))
+			}
+			if got.matrices[i][j] != v {
+				t.Fatalf("matrix %d value %d is %v, want %v", i, j, got.matrices[i][j], v)
+			}
 		}
 	}
 }
