@@ -50,7 +50,7 @@ type weightFlags struct {
 	Device     string `group:"compute" default:"auto" placeholder:"DEVICE" help:"Device to compute on: cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one."`
 	TpSize     int    `group:"compute" default:"1" help:"Ranks of a tensor-parallel worker group; only 1 so far."`
 	Threads    int    `group:"compute" placeholder:"N" help:"Compute threads (default: all cores)."`
-	CPUKernel  string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
+	CPUKernel  string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,amxbf16,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
 
 	MaxRunningRequests int     `group:"compute" default:"64" help:"Most sequences computed at once per worker."`
 	ChunkedPrefillSize int     `group:"compute" default:"512" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps (-1: 2048)."`

@@ -288,7 +288,7 @@ func benchSteps(b *testing.B, kernel string) {
 	}
 	for b.Loop() {
 		l := must(MeasureLimits(0))
-		limits = Limits{Read: max(limits.Read, l.Read), Dot: max(limits.Dot, l.Dot), FMA: max(limits.FMA, l.FMA)}
+		limits = Limits{Read: max(limits.Read, l.Read), Dot: max(limits.Dot, l.Dot), FMA: max(limits.FMA, l.FMA), Tiles: max(limits.Tiles, l.Tiles)}
 		for i, c := range stepCases {
 			best := math.Inf(1)
 			for range 1 + 4/c.rows {
@@ -300,7 +300,7 @@ func benchSteps(b *testing.B, kernel string) {
 		}
 	}
 	// Not b.Log, of which testing prints ten lines.
-	fmt.Printf("\nlimits: read %.1f GB/s, dot %.0f, fma %.0f GFLOP/s\n", limits.Read/1e9, limits.Dot/1e9, limits.FMA/1e9)
+	fmt.Printf("\nlimits: read %.1f GB/s, tiles %.0f, dot %.0f, fma %.0f GFLOP/s\n", limits.Read/1e9, limits.Tiles/1e9, limits.Dot/1e9, limits.FMA/1e9)
 	for i, c := range stepCases {
 		var ratios []float64
 		for r := range times[i] {
@@ -331,6 +331,7 @@ func BenchmarkLimits(b *testing.B) {
 				l = must(MeasureLimits(threads))
 			}
 			b.ReportMetric(l.Read/1e9, "GB/s")
+			b.ReportMetric(l.Tiles/1e9, "tile-GFLOP/s")
 			b.ReportMetric(l.Dot/1e9, "dot-GFLOP/s")
 			b.ReportMetric(l.FMA/1e9, "fma-GFLOP/s")
 		})

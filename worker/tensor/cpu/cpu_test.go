@@ -16,11 +16,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // precisions names both precisions for subtests.
 var precisions = []tensor.Precision{tensor.BF16, tensor.F32}
 
-// tolerance is what a kernel promises. avx512bf16 rounds the inputs of Linear
-// to bfloat16, half a unit in the last of 8 bits.
+// tolerance is what a kernel promises. avx512bf16 and amxbf16 round the inputs of
+// Linear to bfloat16, half a unit in the last of 8 bits.
 func tolerance(kernel string) conformance.Tolerance {
 	t := conformance.Tolerance{Product: 2e-6, Input: 2e-6, LoRA: 4e-6, Rows: 4e-6}
-	if kernel == "avx512bf16" {
+	if kernel == "avx512bf16" || kernel == "amxbf16" {
 		t.Input += math.Ldexp(1, -9)
 	}
 	return t

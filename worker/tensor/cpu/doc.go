@@ -4,17 +4,18 @@
 //
 // One set of kernels is chosen per process start (see [Options.Kernel]):
 //
+//	amxbf16     weights and rounded activations through AMX tiles (TDPBF16PS)
 //	avx512bf16  weights and rounded activations through VDPBF16PS
 //	avx512f32   bfloat16 weights widened in registers, float32 activations, FMA
 //	avx2        the same with 256-bit registers
 //	go          plain Go; every architecture, no cgo; the oracle of the others
 //
-// In float32 precision the weights are float32 and avx512bf16 does not exist.
+// In float32 precision the weights are float32 and the first two do not exist.
 // Which of the AVX-512 sets is faster differs by machine: VDPBF16PS has twice
-// the rate of float32 FMA on Zen 4 and 5 and half of it on a Sapphire Rapids
-// without AMX, so "auto" measures both for a few milliseconds.
+// the rate of float32 FMA on Zen 4 and 5 and half of it on Sapphire Rapids,
+// whose tiles may be there or not, so "auto" measures all for a few milliseconds.
 //
-// Sums are kept in float32 everywhere. avx512bf16 rounds the input rows of
+// Sums are kept in float32 everywhere. amxbf16 and avx512bf16 round the input rows of
 // Linear to bfloat16 (nearest even); the other kernels use them unrounded.
 // Everything outside Linear's products is float32 in all kernels.
 //

@@ -3,25 +3,27 @@
 package cpu
 
 import (
+	"slices"
 	"sync"
 	"time"
 
 	"chorale/worker/tensor"
 )
 
-// fastest picks the kernel for "auto". In bfloat16 with AVX-512 the two
-// candidates are timed, once per process: which one wins differs by machine, and
-// one process must use one kernel for its results to agree.
+// fastest picks the kernel for "auto". In bfloat16 with AVX-512 there are
+// several candidates. They are timed, once per process: which one wins differs
+// by machine, and one process must use one kernel for its results to agree.
 func fastest(p tensor.Precision) string {
 	names := Kernels(p)
-	if len(names) < 2 || names[0] != "avx512bf16" {
-		return names[0]
+	if n := slices.Index(names, "avx512f32"); p == tensor.BF16 && n > 0 {
+		return faster()
 	}
-	return faster()
+	return names[0]
 }
 
 var faster = sync.OnceValue(func() string {
-	names := []string{"avx512bf16", "avx512f32"}
+	names := nativeKernels(tensor.BF16)
+	names = names[:slices.Index(names, "avx512f32")+1]
 	best := make([]time.Duration, len(names))
 	for i := range best {
 		best[i] = time.Hour
@@ -37,10 +39,7 @@ var faster = sync.OnceValue(func() string {
 			best[i] = min(best[i], d)
 		}
 	}
-	if best[1] < best[0] {
-		return names[1]
-	}
-	return names[0]
+	return names[slices.Index(best, slices.Min(best))]
 })
 
 // timeLinear times products that stay in the inner caches, as in a long prompt.

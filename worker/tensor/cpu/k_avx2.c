@@ -19,5 +19,5 @@
 const ck_set ck_avx2 = SET("avx2", bf16, 0, ck_avx2_bf16_linear, 0);
 const ck_set ck_avx2_f32 = SET("avx2", f32, 1, ck_avx2_f32_linear, 0);
 
-extern const ck_set ck_avx512f32, ck_avx512f32_f32, ck_avx512bf16;
-const ck_set *const ck_sets[] = {&ck_avx512bf16, &ck_avx512f32, &ck_avx512f32_f32, &ck_avx2, &ck_avx2_f32, 0};
+extern const ck_set ck_avx512f32, ck_avx512f32_f32, ck_avx512bf16, ck_amxbf16;
+const ck_set *const ck_sets[] = {&ck_amxbf16, &ck_avx512bf16, &ck_avx512f32, &ck_avx512f32_f32, &ck_avx2, &ck_avx2_f32, 0};

@@ -18,5 +18,6 @@
 
 const ck_set ck_avx512f32 = SET("avx512f32", bf16, 0, ck_avx512_bf16_linear, 0);
 const ck_set ck_avx512f32_f32 = SET("avx512f32", f32, 1, ck_avx512_f32_linear, 0);
-// VDPBF16PS changes Linear only.
+// VDPBF16PS and tiles change Linear only.
+const ck_set ck_amxbf16 = SET("amxbf16", bf16, 0, ck_amx_linear, 1);
 const ck_set ck_avx512bf16 = SET("avx512bf16", bf16, 0, ck_dot_linear, 1);

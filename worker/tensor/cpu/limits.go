@@ -11,10 +11,12 @@ type Limits struct {
 	FMA float64
 	// Dot is the peak of VDPBF16PS in the same unit; 0 where there is none.
 	Dot float64
+	// Tiles is the peak of TDPBF16PS (AMX) in the same unit; 0 where there is none.
+	Tiles float64
 }
 
-// Peak is the higher of the two arithmetic rates.
-func (l Limits) Peak() float64 { return max(l.FMA, l.Dot) }
+// Peak is the highest of the arithmetic rates.
+func (l Limits) Peak() float64 { return max(l.FMA, l.Dot, l.Tiles) }
 
 // MeasureLimits measures on threads threads (0: GOMAXPROCS), about half a
 // second, using 256 MiB. Every figure is the best of several runs: other load

@@ -59,5 +59,8 @@ func measureLimits(threads int) (Limits, error) {
 	default:
 		l.FMA = rate(func(u, s C.long) C.double { return C.ck_fma_256(pool, u, s) })
 	}
+	if runs("amxbf16") {
+		l.Tiles = rate(func(u, s C.long) C.double { return C.ck_dot_tiles(pool, u, s) })
+	}
 	return l, nil
 }

@@ -283,4 +283,9 @@ AI void expand_rows(const int MR, const int NP, const int ST, const float *s, co
 	}
 }
 
+#define LINES 512 // of B fetched during one panel
+#ifndef ROW_STEP
+#define ROW_STEP MR_MAX // rows of a unit are a multiple of this
+#endif
+
 #define NOINLINE static __attribute__((noinline))

@@ -39,11 +39,19 @@ static long SETNAME(list)(const ck_linear *a, long r0, long r1, long panel, cons
 	return n;
 }
 
-#define LINES 512 // of B fetched during one panel
+#ifdef TILES
+#include "linear_tiles.h"
+#endif
 
 // multiply writes rows [r0, r1) of panels [p0, p1).
 static void SETNAME(multiply)(const plan *p, long r0, long r1, long p0, long p1) {
 	const ck_linear *a = p->a;
+#ifdef TILES
+	if (a->k % TILE_INPUTS == 0) {
+		tile_multiply(p, r0, r1, p0, p1);
+		return;
+	}
+#endif
 	const char *lines[LINES];
 	long n = r1 - r0, blocks = up(n, MR_MAX);
 	long depth = blocks > 1 ? DEPTH : a->k;
@@ -76,6 +84,12 @@ static void SETNAME(multiply)(const plan *p, long r0, long r1, long p0, long p1)
 }
 
 NOINLINE void SETNAME(shrink)(const plan *p, const ck_term *t, long r0, long r1) {
+#ifdef TILES
+	if (p->a->k % TILE_INPUTS == 0) {
+		tile_shrink(p, t, r0, r1);
+		return;
+	}
+#endif
 	const long even = depth_steps(ST, p->a->k) * 4;
 	for (long rank = 0; rank < t->rank; rank += 16) {
 		long n = least(16, t->rank - rank), row = r0;
@@ -182,9 +196,9 @@ void SETNAME(linear)(ck_pool *pool, ck_linear *a) {
 	}
 	p.left = p.shrinks.end;
 	const long panels = up(a->n, PANEL);
-	p.rows = most(ROW_BYTES / (least(a->k, DEPTH) * (ST == ST_DOT ? 2 : 4)), 2 * MR_MAX) / MR_MAX * MR_MAX;
+	p.rows = most(ROW_BYTES / (least(a->k, DEPTH) * (ST == ST_DOT ? 2 : 4)), 2 * ROW_STEP) / ROW_STEP * ROW_STEP;
 	p.chunks = up(a->m, p.rows);
-	p.rows = up(up(a->m, p.chunks), MR_MAX) * MR_MAX;
+	p.rows = up(up(a->m, p.chunks), ROW_STEP) * ROW_STEP;
 	p.chunks = up(a->m, p.rows);
 	p.group = most(1, least(UNIT_BYTES / p.panel, panels * p.chunks / (4 * a->threads)));
 	const long units = up(panels, p.group) * p.chunks;

@@ -26,6 +26,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/cpu"
+	"golang.org/x/sys/unix"
 
 	"chorale/worker/tensor"
 )
@@ -74,9 +75,19 @@ func runs(name string) bool {
 		return avx512
 	case "avx512bf16":
 		return avx512 && x.HasAVX512BF16
+	case "amxbf16":
+		return avx512 && x.HasAVX512BF16 && x.HasAMXTile && x.HasAMXBF16 && tilesAllowed()
 	}
 	return false
 }
+
+// tilesAllowed asks Linux for the use of AMX's tile registers, which a process
+// must do once before its first use (Documentation/arch/x86/xstate.rst).
+var tilesAllowed = sync.OnceValue(func() bool {
+	const requestPermission, tileData = 0x1023, 18
+	_, _, errno := unix.Syscall(unix.SYS_ARCH_PRCTL, requestPermission, tileData, 0)
+	return errno == 0
+})
 
 // sets calls fn for the sets of a precision that the processor runs.
 func sets(p tensor.Precision, fn func(name string, s *C.ck_set)) {

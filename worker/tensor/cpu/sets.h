@@ -28,6 +28,7 @@
 #undef F32
 
 void ck_dot_linear(ck_pool *, ck_linear *); // in k_avx512bf16.c
+void ck_amx_linear(ck_pool *, ck_linear *); // in k_amx.c
 
 #define SET(set_name, type, is_f32, lin, rounded)                                                  \
 	{                                                                                              \
