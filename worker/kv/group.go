@@ -51,6 +51,14 @@ func (p *Pool) Gain(g int32, keep uint64) {
 	p.settle(g)
 }
 
+// Unkeep lets Give give what Gain asked to spare.
+func (p *Pool) Unkeep() {
+	for _, g := range p.kept {
+		p.groups[g].keep = 0
+	}
+	p.kept = p.kept[:0]
+}
+
 // hold counts a page that somebody began (+1) or ceased (-1) to refer to, or
 // nothing but that the group's pages changed.
 func (p *Pool) hold(pg int32, by int) {

@@ -227,6 +227,12 @@ func TestModel(t *testing.T) {
 			"release": func(t *rapid.T) { end(w.pick(t)) },
 			"gain":    w.gain,
 			"give":    w.give,
+			"unkeep": func(*rapid.T) {
+				w.pool.Unkeep()
+				for g := range w.keep {
+					w.keep[g] = 0
+				}
+			},
 			"step": func(t *rapid.T) {
 				w.step++
 				w.reserve = rapid.IntRange(0, 4).Draw(t, "reserve")

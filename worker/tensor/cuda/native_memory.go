@@ -31,7 +31,7 @@ func (l *library) chunkShim() (*C.chunk_shim, error) {
 		defer C.free(unsafe.Pointer(p))
 		s := new(C.chunk_shim)
 		var e C.ch_error
-		if err := toError(C.int32_t(C.chunk_shim_load(p, s, &e)), &e); err != nil {
+		if err := toError(C.chunk_shim_load(p, s, &e), &e); err != nil {
 			return nil, fmt.Errorf("the kernel library cannot be loaded: %w", err)
 		}
 		chunkShims[l] = s
@@ -45,12 +45,11 @@ func (d *device) chunks() (chunkDriver, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &deviceChunks{l: l}
 	var e C.ch_error
 	var bytes C.int64_t
-	err = toError(C.chunk_open(l, d.c, &c.p, &bytes, &e), &e)
-	c.bytes = int64(bytes)
-	return c, err
+	var p *C.ch_chunks
+	status := C.chunk_open(l, d.c, &p, &bytes, &e)
+	return &deviceChunks{l: l, p: p, bytes: int64(bytes)}, toError(status, &e)
 }
 
 // deviceChunks are a device's chunks.

@@ -1,14 +1,8 @@
 package cuda
 
-// ranges is device memory for what comes and goes while steps run: neither
-// taking nor giving waits for the device. A range that is given back may be
-// handed out at once, so no stream may still use it.
-type ranges interface {
-	take(bytes int64) (addr, error)
-	give(at addr, bytes int64)
-}
-
-// driverRanges takes them from the driver's own pool.
+// driverRanges is device memory for what comes and goes while steps run, from
+// the driver's own pool: neither taking nor giving waits for the device. A range
+// that is given back may be handed out at once, so no stream may still use it.
 type driverRanges struct{ d driver }
 
 func (r driverRanges) take(bytes int64) (addr, error) { return r.d.rangeAlloc(bytes) }
