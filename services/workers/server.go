@@ -19,6 +19,7 @@ import (
 	"chorale/worker/engine"
 	"chorale/worker/lora"
 	"chorale/worker/model"
+	"chorale/worker/tensor"
 )
 
 // Description is what a worker tells of itself beyond its engine.
@@ -152,14 +153,39 @@ func (s *Server) PushAdapter(stream grpc.ClientStreamingServer[pb.PushAdapterReq
 	if err != nil {
 		return err
 	}
-	host, err := s.host(h, weights)
+	bytes, err := s.put(stream.Context(), h, weights)
 	if err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
+		return err
 	}
-	if err := s.e.PutAdapter(stream.Context(), host); err != nil {
-		return engineError(err)
+	return stream.SendAndClose(&pb.PushAdapterResponse{HostBytes: bytes})
+}
+
+// put checks an adapter, lays it out and gives it to the engine. It returns the
+// host memory that it takes.
+func (s *Server) put(ctx context.Context, h *pb.PushAdapterHeader, weights []byte) (int64, error) {
+	a, err := s.bind(h, weights)
+	if err != nil {
+		return 0, status.Error(codes.InvalidArgument, err.Error())
 	}
-	return stream.SendAndClose(&pb.PushAdapterResponse{HostBytes: host.Bytes})
+	m := s.e.Model()
+	reserved := model.ImageBytes(m, a)
+	if err := s.e.ReserveAdapter(ctx, reserved); err != nil {
+		return 0, engineError(err)
+	}
+	im, err := model.NewImage(m, a)
+	if err != nil {
+		s.e.UnreserveAdapter(reserved)
+		return 0, engineError(err)
+	}
+	host := lora.Host{
+		Digest: h.GetDigest(), Bytes: im.Bytes(), Reserved: reserved, Pinned: h.GetPinned(), Pack: im.Load, Release: im.Free,
+	}
+	if err := s.e.PutAdapter(ctx, host); err != nil {
+		s.e.UnreserveAdapter(reserved)
+		im.Free()
+		return 0, engineError(err)
+	}
+	return host.Bytes, nil
 }
 
 // receive collects the weights. Memory grows with the bytes that come, not
@@ -192,35 +218,28 @@ func (s *Server) receive(stream grpc.ClientStreamingServer[pb.PushAdapterRequest
 	return buf.Bytes(), nil
 }
 
-// host binds the adapter's tensors to this model.
-func (s *Server) host(h *pb.PushAdapterHeader, weights []byte) (lora.Host, error) {
+// bind checks the digest and binds the adapter's tensors to this model.
+func (s *Server) bind(h *pb.PushAdapterHeader, weights []byte) (*peft.Adapter, error) {
 	digest, err := peft.Digest(h.GetConfig(), bytes.NewReader(weights))
 	if err != nil {
-		return lora.Host{}, err
+		return nil, err
 	}
 	if digest != h.GetDigest() {
-		return lora.Host{}, fmt.Errorf("digest is %s, announced %s", digest, h.GetDigest())
+		return nil, fmt.Errorf("digest is %s, announced %s", digest, h.GetDigest())
 	}
 	cfg, err := peft.ParseConfig(h.GetConfig())
 	if err != nil {
-		return lora.Host{}, err
+		return nil, err
 	}
 	f, err := safetensors.Parse(weights)
 	if err != nil {
-		return lora.Host{}, err
+		return nil, err
 	}
-	m := s.e.Model()
-	a, err := peft.Bind(cfg, f, model.Modules(&m.Spec), peft.Limits{MaxRank: s.d.MaxLoRARank, TargetModules: s.d.Targets})
+	a, err := peft.Bind(cfg, f, model.Modules(&s.e.Model().Spec), peft.Limits{MaxRank: s.d.MaxLoRARank, TargetModules: s.d.Targets})
 	if err != nil {
-		return lora.Host{}, err
+		return nil, err
 	}
-	if err := model.CheckFullEmbeddings(s.ckpt, a); err != nil {
-		return lora.Host{}, err
-	}
-	return lora.Host{
-		Digest: digest, Bytes: int64(len(weights)), Pinned: h.GetPinned(),
-		Pack: func() (lora.Packed, error) { return model.Pack(m, a) },
-	}, nil
+	return a, model.CheckFullEmbeddings(s.ckpt, a)
 }
 
 // DropAdapter removes a digest once nobody uses it.
@@ -259,6 +278,10 @@ func engineError(err error) error {
 	switch {
 	case errors.Is(err, engine.ErrClosed):
 		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, lora.ErrHostFull), errors.Is(err, tensor.ErrOutOfMemory):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, tensor.ErrUnsupported):
+		return status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()
 	default:

@@ -6,13 +6,28 @@ import (
 	"chorale/worker/lora"
 )
 
-// PutAdapter puts an adapter into host memory.
+// PutAdapter puts an adapter into host memory. When it fails the adapter is the
+// caller's still, with what was set aside for it.
 func (e *Engine) PutAdapter(ctx context.Context, h lora.Host) error {
-	return e.ask(ctx, func(done func()) {
+	// Not given up half way: the caller must know whose the adapter is.
+	return e.ask(context.WithoutCancel(ctx), func(done func()) {
 		e.store.Add(h)
 		done()
 	})
 }
+
+// ReserveAdapter sets host memory aside for an adapter that is on its way, for
+// PutAdapter or UnreserveAdapter. lora.ErrHostFull tells that there is none.
+func (e *Engine) ReserveAdapter(ctx context.Context, bytes int64) error {
+	err, closed := query(context.WithoutCancel(ctx), e, func() error { return e.store.Reserve(bytes) })
+	if closed != nil {
+		return closed
+	}
+	return err
+}
+
+// UnreserveAdapter gives back what ReserveAdapter set aside.
+func (e *Engine) UnreserveAdapter(bytes int64) { e.do(func() { e.store.Unreserve(bytes) }) }
 
 // AdoptAdapter sets the pin of an adapter that is in host memory, keeping it
 // from being dropped; false when it is not there.

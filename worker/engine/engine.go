@@ -87,7 +87,7 @@ func New(b tensor.Backend, m *decoder.Model, o Options, log *zap.Logger) (*Engin
 		bySeq: map[*sched.Seq]*sequence{},
 		wake:  make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	e.store = lora.NewStore(o.MaxResident, func(a lora.Arrival) { e.do(func() { e.arrived(a) }) }, func(d string) { e.sched.Forget(d) })
+	e.store = lora.NewStore(o.MaxResident, o.MaxHostBytes, func(a lora.Arrival) { e.do(func() { e.arrived(a) }) }, func(d string) { e.sched.Forget(d) })
 	e.sched = sched.New(sched.Config{
 		MaxBatchTokens: o.MaxBatchTokens, MaxRunning: o.MaxRunning, MaxAdapters: o.MaxAdapters, StarveSteps: o.StarveSteps,
 	}, e.pool, e.store)
@@ -228,6 +228,9 @@ func (e *Engine) accept(c *Conn, r *Request) {
 	}
 	c.seqs[r.ID] = q
 	e.sched.Add(&q.Seq)
+	if q.Adapter != "" {
+		e.store.Prefetch(q.Adapter) // comes while the sequence waits for its turn
+	}
 	e.bySeq[&q.Seq] = q
 }
 
@@ -293,7 +296,7 @@ func (e *Engine) status() Status {
 	st.Running, st.Waiting = e.sched.Running(), e.sched.Waiting()
 	st.PagesUsed, st.Pages = e.pool.Held(), e.pool.Len()
 	st.Resident = e.store.Resident()
-	st.Loads, st.Evictions = e.store.Counts()
+	st.LoRA = e.store.Totals()
 	return st
 }
 

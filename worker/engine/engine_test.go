@@ -248,8 +248,8 @@ func TestAloneEqualsMixed(t *testing.T) {
 					t.Errorf("a step had %d adapters, the limit is %d", st.MaxAdapters, o.MaxAdapters)
 				}
 				preemptions += st.Preemptions
-				evictions += st.Evictions
-				t.Logf("options %+v: %d steps, %d preemptions, %d loads, %d evictions, most adapters %d", o, st.Step, st.Preemptions, st.Loads, st.Evictions, st.MaxAdapters)
+				evictions += st.LoRA.Evictions
+				t.Logf("options %+v: %d steps, %d preemptions, %d loads, %d evictions, most adapters %d", o, st.Step, st.Preemptions, st.LoRA.Loads, st.LoRA.Evictions, st.MaxAdapters)
 			})
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"chorale/worker/lora"
 	"chorale/worker/sample"
 )
 
@@ -34,6 +35,8 @@ type Options struct {
 	MaxAdapters int
 	// MaxResident is the most adapters on the device, at least MaxAdapters.
 	MaxResident int
+	// MaxHostBytes bounds the adapters in host memory; 0: no bound.
+	MaxHostBytes int64
 	// StarveSteps is how many steps an adapter waits for a place on the device
 	// before one in use is drained for it.
 	StarveSteps int
@@ -107,9 +110,10 @@ type Status struct {
 	Rows, Adapters, BaseRows int
 	Duration                 time.Duration
 	// MaxAdapters is the most distinct adapters any step has had.
-	MaxAdapters      int
-	Preemptions      uint64
-	Loads, Evictions uint64
+	MaxAdapters int
+	Preemptions uint64
+	// LoRA is the adapters' memory and comings and goings.
+	LoRA lora.Totals
 }
 
 // Message is one step's outputs for one connection.

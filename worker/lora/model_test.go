@@ -97,7 +97,11 @@ type picture struct {
 	wantGone map[string]int
 	loads    uint64
 	evicts   uint64
+	reserved int
 }
+
+// hostLimit is what the picture's store may hold: not quite all adapters.
+const hostLimit = 480
 
 func (p *picture) digest(t *rapid.T) string {
 	return rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "digest")
@@ -154,8 +158,11 @@ func (p *picture) check(t *rapid.T) {
 	if p.d.live != resident || len(p.s.Resident()) != resident || p.s.Loading() != loading || p.d.hosts != len(p.m) {
 		t.Fatalf("%d on the device, %d loading, %d in host memory; want %d, %d, %d", p.d.live, p.s.Loading(), p.d.hosts, resident, loading, len(p.m))
 	}
-	if l, e := p.s.Counts(); l != p.loads || e != p.evicts {
+	if l, e := p.counts(); l != p.loads || e != p.evicts {
 		t.Fatalf("%d loads and %d evictions, want %d and %d", l, e, p.loads, p.evicts)
+	}
+	if c := p.s.Totals(); c.HostBytes != int64(100*len(p.m)+p.reserved) || c.DeviceBytes != int64(10*resident) || c.HostLimit != hostLimit {
+		t.Fatalf("totals %+v, want %d adapters, %d of them on the device, and %d bytes reserved", c, len(p.m), resident, p.reserved)
 	}
 	for _, n := range p.drops {
 		if *n != 0 && *n != 101 {
@@ -171,8 +178,17 @@ func (p *picture) check(t *rapid.T) {
 
 func (p *picture) add(t *rapid.T) {
 	d, pinned := p.digest(t), rapid.IntRange(0, 4).Draw(t, "pin") == 0
-	p.s.Add(p.d.host(t, d, pinned))
 	a, ok := p.m[d]
+	err := p.s.Reserve(100)
+	if full := 100*len(p.m)+p.reserved+100 > hostLimit; full != errors.Is(err, ErrHostFull) {
+		t.Fatalf("%d adapters and %d bytes reserved: %v", len(p.m), p.reserved, err)
+	}
+	if err != nil {
+		return
+	}
+	h := p.d.host(t, d, pinned)
+	h.Reserved = 100
+	p.s.Add(h)
 	if !ok {
 		p.m[d] = &adapter{pinned: pinned}
 		return
@@ -231,7 +247,40 @@ func (p *picture) drop(t *rapid.T) {
 
 func (p *picture) want(t *rapid.T) {
 	d, a := p.choose(t, func(a *adapter) bool { return a.leases > 0 })
-	got := p.s.Want(d)
+	p.bring(t, d, a, p.s.Want, func(o *adapter) bool { return o.uses == 0 })
+}
+
+// prefetch takes a place from nobody who has a lease.
+func (p *picture) prefetch(t *rapid.T) {
+	d, a := p.choose(t, func(a *adapter) bool { return a.leases > 0 })
+	bring := func(d string) bool {
+		loads, _ := p.counts()
+		p.s.Prefetch(d)
+		after, _ := p.counts()
+		return after > loads || a.resident || a.loading || a.failed
+	}
+	p.bring(t, d, a, bring, func(o *adapter) bool { return o.leases == 0 })
+}
+
+func (p *picture) counts() (loads, evictions uint64) {
+	c := p.s.Totals()
+	return c.Loads, c.Evictions
+}
+
+// before tells whether a is put out before b.
+func before(n string, a *adapter, m string, b *adapter) bool {
+	switch {
+	case (a.leases > 0) != (b.leases > 0):
+		return a.leases == 0
+	case a.used != b.used:
+		return a.used < b.used
+	default:
+		return n < m
+	}
+}
+
+func (p *picture) bring(t *rapid.T, d string, a *adapter, bring func(string) bool, idle func(*adapter) bool) {
+	got := bring(d)
 	if a.resident || a.loading || a.failed {
 		if !got {
 			t.Fatal("an adapter that is there or on its way is refused")
@@ -243,7 +292,7 @@ func (p *picture) want(t *rapid.T) {
 		if o.resident || o.loading {
 			taken++
 		}
-		if o.resident && o.uses == 0 && !o.pinned && (victim == "" || o.used < p.m[victim].used || o.used == p.m[victim].used && n < victim) {
+		if o.resident && idle(o) && !o.pinned && (victim == "" || before(n, o, victim, p.m[victim])) {
 			victim = n
 		}
 	}
@@ -273,6 +322,9 @@ func (p *picture) arrive(t *rapid.T) {
 	a := p.m[got.Digest]
 	a.loading = false
 	a.resident, a.failed = !fail, fail
+	if !fail {
+		p.touch(a)
+	}
 	p.settle(got.Digest)
 }
 
@@ -289,14 +341,26 @@ func TestModel(t *testing.T) {
 			t: t, d: newDesk(), capacity: rapid.IntRange(1, 4).Draw(t, "capacity"), m: map[string]*adapter{},
 			gone: map[string]int{}, wantGone: map[string]int{},
 		}
-		p.s = NewStore(p.capacity, func(a Arrival) { p.d.arrivals <- a }, func(d string) { p.gone[d]++ })
+		p.s = NewStore(p.capacity, hostLimit, func(a Arrival) { p.d.arrivals <- a }, func(d string) { p.gone[d]++ })
 		t.Repeat(map[string]func(*rapid.T){
-			"":       p.check,
-			"add":    p.add,
-			"lease":  p.lease,
-			"drop":   p.drop,
-			"want":   p.want,
-			"arrive": p.arrive,
+			"":         p.check,
+			"add":      p.add,
+			"lease":    p.lease,
+			"drop":     p.drop,
+			"want":     p.want,
+			"arrive":   p.arrive,
+			"prefetch": p.prefetch,
+			"reserve": func(t *rapid.T) {
+				n := rapid.IntRange(0, 80).Draw(t, "bytes")
+				if p.s.Reserve(int64(n)) == nil {
+					p.reserved += n
+				}
+			},
+			"unreserve": func(t *rapid.T) {
+				n := rapid.IntRange(0, p.reserved).Draw(t, "bytes")
+				p.s.Unreserve(int64(n))
+				p.reserved -= n
+			},
 			"return": func(t *rapid.T) {
 				d, a := p.choose(t, func(a *adapter) bool { return a.leases > a.uses })
 				p.s.Return(d)
@@ -353,7 +417,7 @@ func (p *picture) end(t *rapid.T) {
 // TestDropAgainWhileTold: who is told that its drop is over may drop again.
 func TestDropAgainWhileTold(t *testing.T) {
 	d := newDesk()
-	s := NewStore(1, func(a Arrival) { d.arrivals <- a }, func(string) {})
+	s := NewStore(1, 0, func(a Arrival) { d.arrivals <- a }, func(string) {})
 	s.Add(d.host(t, "a", false))
 	if err := s.Lease("a"); err != nil {
 		t.Fatal(err)
@@ -382,7 +446,7 @@ func TestSlowPackOutlivesItsDrop(t *testing.T) {
 	for _, fail := range []bool{false, true} {
 		t.Run(fmt.Sprintf("fail=%v", fail), func(t *testing.T) {
 			d := newDesk()
-			s := NewStore(1, func(a Arrival) { d.arrivals <- a }, func(string) {})
+			s := NewStore(1, 0, func(a Arrival) { d.arrivals <- a }, func(string) {})
 			s.Add(d.host(t, "a", true))
 			if err := s.Lease("a"); err != nil {
 				t.Fatal(err)
@@ -410,9 +474,10 @@ func TestCheck(t *testing.T) {
 		"lease given back twice": func(s *Store) { s.entries["a"].leases = -1 },
 		"use without lease":      func(s *Store) { s.entries["a"].uses = 1 },
 		"use off the device":     func(s *Store) { s.entries["a"].uses, s.entries["a"].leases = 1, 1 },
+		"host memory":            func(s *Store) { s.hosted = 1 },
 		"too many":               func(s *Store) { s.entries["a"].packed, s.entries["b"].loading = &Packed{}, true },
 	} {
-		s := NewStore(1, nil, nil)
+		s := NewStore(1, 0, nil, nil)
 		s.Add(Host{Digest: "a"})
 		s.Add(Host{Digest: "b"})
 		if err := s.Check(); err != nil {
@@ -423,7 +488,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: not found", name)
 		}
 	}
-	if err := NewStore(1, nil, nil).Failed("x"); !errors.Is(err, ErrNotLoaded) {
+	if err := NewStore(1, 0, nil, nil).Failed("x"); !errors.Is(err, ErrNotLoaded) {
 		t.Errorf("failed: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"chorale/worker/nn"
 )
@@ -15,6 +16,8 @@ var (
 	ErrNotLoaded = errors.New("adapter is not loaded on this worker")
 	// ErrBuild reports an adapter that could not be brought onto the device.
 	ErrBuild = errors.New("adapter could not be brought onto the device")
+	// ErrHostFull reports that there is no host memory left for an adapter.
+	ErrHostFull = errors.New("host memory for adapters is full")
 )
 
 // Packed is an adapter in device memory.
@@ -29,7 +32,9 @@ type Packed struct {
 type Host struct {
 	Digest string
 	Bytes  int64
-	Pinned bool
+	// Reserved is what Reserve has set aside for it; Add gives that back.
+	Reserved int64
+	Pinned   bool
 	// Pack brings it onto the device. It runs outside the engine's goroutine.
 	Pack func() (Packed, error)
 	// Release frees the host memory; nil when there is nothing to do.
@@ -41,6 +46,8 @@ type Arrival struct {
 	Digest string
 	Packed Packed
 	Err    error
+	// Took is how long it was on its way.
+	Took time.Duration
 }
 
 type entry struct {
@@ -60,25 +67,46 @@ type entry struct {
 // Store holds both tiers.
 type Store struct {
 	capacity int
+	// hostLimit bounds hosted, the bytes in host memory, and reserved, those that
+	// will be; 0: no bound.
+	hostLimit, hosted, reserved int64
 	// arrive hands an Arrival to the engine's goroutine.
 	arrive  func(Arrival)
 	entries map[string]*entry
 	tick    uint64
 	onGone  func(digest string)
 
-	loads, evictions uint64
+	totals Totals
 }
 
-// NewStore makes a store with room for capacity adapters on the device. arrive
-// is called from other goroutines and must lead to Arrived being called by the
-// store's owner; gone is called when a digest leaves host memory.
-func NewStore(capacity int, arrive func(Arrival), gone func(digest string)) *Store {
-	return &Store{capacity: capacity, arrive: arrive, onGone: gone, entries: map[string]*entry{}}
+// NewStore makes a store with room for capacity adapters on the device and for
+// hostLimit bytes of them in host memory, 0 for any number. arrive is called
+// from other goroutines and must lead to Arrived being called by the store's
+// owner; gone is called when a digest leaves host memory.
+func NewStore(capacity int, hostLimit int64, arrive func(Arrival), gone func(digest string)) *Store {
+	return &Store{capacity: capacity, hostLimit: hostLimit, arrive: arrive, onGone: gone, entries: map[string]*entry{}}
 }
+
+// Reserve sets host memory aside for an adapter that is on its way, until
+// Unreserve. There is none left: ErrHostFull, with the numbers. Nothing is put
+// out for it: which adapters a worker holds is the adapter manager's to decide,
+// and it would bring them back.
+func (s *Store) Reserve(bytes int64) error {
+	if s.hostLimit > 0 && bytes > s.hostLimit-s.hosted-s.reserved {
+		return fmt.Errorf("%w: %d MiB are wanted, %d of %d MiB are taken by %d adapters", ErrHostFull,
+			(bytes+1<<20-1)>>20, (s.hosted+s.reserved)>>20, s.hostLimit>>20, len(s.entries))
+	}
+	s.reserved += bytes
+	return nil
+}
+
+// Unreserve gives back what Reserve set aside when no Add follows.
+func (s *Store) Unreserve(bytes int64) { s.reserved -= bytes }
 
 // Add puts an adapter into host memory. An adapter that is there stays as it
 // is, but takes over the pin; one that is being dropped stays for good.
 func (s *Store) Add(h Host) {
+	s.Unreserve(h.Reserved)
 	if e, ok := s.entries[h.Digest]; ok {
 		s.keep(e, h.Pinned)
 		if h.Release != nil {
@@ -87,6 +115,7 @@ func (s *Store) Add(h Host) {
 		return
 	}
 	s.entries[h.Digest] = &entry{Host: h}
+	s.hosted += h.Bytes
 }
 
 // Adopt sets the pin of an adapter that is in host memory and keeps it from
@@ -158,6 +187,7 @@ func (s *Store) settle(e *entry) {
 		e.Release()
 	}
 	delete(s.entries, e.Digest)
+	s.hosted -= e.Bytes
 	s.onGone(e.Digest)
 	for _, tell := range e.drops {
 		tell()
@@ -196,22 +226,35 @@ func (s *Store) Failed(digest string) error {
 // Adapter gives an adapter that is Ready.
 func (s *Store) Adapter(digest string) *nn.Adapter { return s.entries[digest].packed.Adapter }
 
-// Want starts to bring an adapter onto the device, putting out the one that
-// was used longest ago if there is no room. It returns false when all that are
-// there are in use or pinned.
+// Want starts to bring an adapter onto the device, putting out one that nobody
+// uses if there is no room: if possible one that nobody waits for either, and
+// of those the one that was used longest ago. It returns false when all that
+// are there are in use or pinned.
 func (s *Store) Want(digest string) bool {
+	return s.bring(digest, func(e *entry) bool { return e.uses == 0 })
+}
+
+// Prefetch starts to bring an adapter onto the device if that takes it from
+// nobody: there is room, or one can go that no sequence holds a lease on.
+func (s *Store) Prefetch(digest string) {
+	s.bring(digest, func(e *entry) bool { return e.leases == 0 })
+}
+
+// bring is Want with a choice of who may be put out.
+func (s *Store) bring(digest string, idle func(*entry) bool) bool {
 	e, ok := s.entries[digest]
 	if !ok || e.packed != nil || e.loading || e.failed != nil {
 		return true
 	}
-	if s.occupied() >= s.capacity && !s.evict() {
+	if s.occupied() >= s.capacity && !s.evict(idle) {
 		return false
 	}
 	e.loading = true
-	s.loads++
+	s.totals.Loads++
 	go func() {
+		start := time.Now()
 		p, err := e.Pack()
-		s.arrive(Arrival{Digest: digest, Packed: p, Err: err})
+		s.arrive(Arrival{Digest: digest, Packed: p, Err: err, Took: time.Since(start)})
 	}()
 	return true
 }
@@ -227,13 +270,14 @@ func (s *Store) occupied() int {
 	return n
 }
 
-func (s *Store) evict() bool {
+// evict puts out one of those that are idle and not pinned.
+func (s *Store) evict(idle func(*entry) bool) bool {
 	var victim *entry
 	for _, e := range s.entries {
-		if e.packed == nil || e.uses > 0 || e.Pinned {
+		if e.packed == nil || e.Pinned || !idle(e) {
 			continue
 		}
-		if victim == nil || e.used < victim.used || e.used == victim.used && e.Digest < victim.Digest {
+		if victim == nil || e.sooner(victim) {
 			victim = e
 		}
 	}
@@ -241,8 +285,16 @@ func (s *Store) evict() bool {
 		return false
 	}
 	s.unpack(victim)
-	s.evictions++
+	s.totals.Evictions++
 	return true
+}
+
+// sooner tells whether e is put out before o.
+func (e *entry) sooner(o *entry) bool {
+	if (e.leases > 0) != (o.leases > 0) {
+		return e.leases == 0
+	}
+	return cmp.Or(cmp.Compare(e.used, o.used), cmp.Compare(e.Digest, o.Digest)) < 0
 }
 
 // Arrived takes in the outcome of a Pack.
@@ -253,24 +305,31 @@ func (s *Store) Arrived(a Arrival) {
 		e.failed = fmt.Errorf("%w: %s: %w", ErrBuild, a.Digest, a.Err)
 	} else {
 		e.packed = &a.Packed
+		// Having come counts as use: what was just brought for somebody is not
+		// the first to go before he had his turn.
+		s.touch(e)
+		s.totals.LoadTime.Add(a.Took.Seconds())
 	}
 	s.settle(e)
+}
+
+func (s *Store) touch(e *entry) {
+	s.tick++
+	e.used = s.tick
 }
 
 // Use keeps an adapter on the device for a running sequence.
 func (s *Store) Use(digest string) {
 	e := s.entries[digest]
 	e.uses++
-	s.tick++
-	e.used = s.tick
+	s.touch(e)
 }
 
 // Unuse ends a Use.
 func (s *Store) Unuse(digest string) {
 	e := s.entries[digest]
 	e.uses--
-	s.tick++
-	e.used = s.tick
+	s.touch(e)
 	s.settle(e)
 }
 
@@ -323,13 +382,29 @@ func (s *Store) Resident() []string {
 	return out
 }
 
-// Counts tells how often adapters were brought onto the device and put out.
-func (s *Store) Counts() (loads, evictions uint64) { return s.loads, s.evictions }
+// Totals tells what the store holds and what it has done.
+func (s *Store) Totals() Totals {
+	t := s.totals
+	t.HostBytes, t.HostLimit = s.hosted+s.reserved, s.hostLimit
+	for _, e := range s.entries {
+		if e.packed != nil {
+			t.DeviceBytes += e.packed.Bytes
+		}
+	}
+	return t
+}
 
 // Check verifies the store's invariants, for tests.
 func (s *Store) Check() error {
 	if n := s.occupied(); n > s.capacity {
 		return fmt.Errorf("lora: %d adapters on the device, room for %d", n, s.capacity)
+	}
+	var hosted int64
+	for _, e := range s.entries {
+		hosted += e.Bytes
+	}
+	if hosted != s.hosted || s.reserved < 0 {
+		return fmt.Errorf("lora: %d bytes in host memory, counted %d, and %d reserved", hosted, s.hosted, s.reserved)
 	}
 	for d, e := range s.entries {
 		if e.leases < 0 || e.uses < 0 || e.uses > e.leases {
@@ -351,4 +426,5 @@ func (s *Store) Close() {
 		}
 	}
 	clear(s.entries)
+	s.hosted = 0
 }
