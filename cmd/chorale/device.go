@@ -17,31 +17,26 @@ import (
 	"chorale/worker/tensor/cuda"
 )
 
-// noGPU is the number of the CPU.
-const noGPU = -1
-
-// openBackend makes the backend that --device asks for, and tells which GPU it
-// is, or noGPU. auto takes the first GPU when there is one that works, and says
-// why when there is none.
-func openBackend(wf *weightFlags, p tensor.Precision, log *zap.Logger) (tensor.Backend, int, error) {
+// openBackend makes the backend that --device asks for. auto takes the first
+// GPU when there is one that works, and says why when there is none.
+func openBackend(wf *weightFlags, p tensor.Precision, log *zap.Logger) (tensor.Backend, error) {
 	gpu, number, err := parseDevice(wf.Device)
 	if err != nil {
-		return nil, noGPU, err
+		return nil, err
 	}
 	if gpu || wf.Device == "auto" && p == tensor.BF16 {
 		o := cudaOptions()
 		o.Device, o.Precision, o.Tune, o.CacheDir = number, p, true, cacheDir()
 		b, err := cuda.New(o)
 		if err == nil {
-			return b, number, nil
+			return b, nil
 		}
 		if gpu || !errors.Is(err, tensor.ErrUnsupported) {
-			return nil, noGPU, fmt.Errorf("--device %s: %w", wf.Device, err)
+			return nil, fmt.Errorf("--device %s: %w", wf.Device, err)
 		}
 		log.Info("computing on the CPU", zap.String("reason", err.Error()))
 	}
-	b, err := cpu.New(cpu.Options{Precision: p, Threads: wf.threads(), Kernel: wf.CPUKernel})
-	return b, noGPU, err
+	return cpu.New(cpu.Options{Precision: p, Threads: wf.threads(), Kernel: wf.CPUKernel})
 }
 
 // cudaOptions say where the libraries are. GPUs are numbered as their driver and
@@ -54,8 +49,12 @@ func cudaOptions() cuda.Options {
 }
 
 // watchGPU finds the GPU that the backend computes on at its driver's, for
-// metrics and faults. Without one the worker works all the same.
-func (w *workerRole) watchGPU(number int) {
+// metrics and faults. Without a driver that tells the worker works all the same.
+func (w *workerRole) watchGPU(wf *weightFlags) {
+	if _, gpu := w.backend.(*cuda.Backend); !gpu {
+		return
+	}
+	_, number, _ := parseDevice(wf.Device) // auto is the first
 	d, err := device.Open(os.Getenv("CHORALE_NVML"))
 	if err != nil {
 		w.log.Warn("the GPU is not watched", zap.Error(err))

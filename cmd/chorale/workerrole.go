@@ -82,13 +82,10 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if wf.Dtype == "float32" || wf.Dtype == "float" {
 		precision = tensor.F32
 	}
-	var gpu int
-	if w.backend, gpu, err = openBackend(wf, precision, w.log); err != nil {
+	if w.backend, err = openBackend(wf, precision, w.log); err != nil {
 		return nil, err
 	}
-	if gpu != noGPU {
-		w.watchGPU(gpu)
-	}
+	w.watchGPU(wf)
 	open, fingerprint := model.Open, ckpt.Fingerprint
 	if dummy {
 		open, fingerprint = model.OpenDummy, func() string { return "dummy " + ckpt.Fingerprint() }
