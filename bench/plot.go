@@ -41,7 +41,7 @@ func (r *Result) restore() error {
 			return nil
 		}
 		for _, run := range c.Rounds {
-			if run.Samples == nil {
+			if run.Samples == nil && run.Metrics.Requests > 0 {
 				return ErrNoSamples
 			}
 			c.all, c.last = append(c.all, run.Samples), run.Samples

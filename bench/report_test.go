@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"flag"
@@ -142,7 +143,7 @@ func texts(t *testing.T, b []byte) string {
 func TestPlotOfNothing(t *testing.T) {
 	r := result()
 	for i := range r.Cells {
-		r.Cells[i].all, r.Cells[i].last, r.Cells[i].Pooled = nil, nil, Metrics{}
+		r.Cells[i].all, r.Cells[i].last, r.Cells[i].Pooled, r.Cells[i].Rounds = nil, nil, Metrics{}, nil
 	}
 	for _, name := range []string{"a.svg", "a.png"} {
 		if err := r.WritePlot(filepath.Join(t.TempDir(), name)); err != nil {
@@ -150,6 +151,31 @@ func TestPlotOfNothing(t *testing.T) {
 		}
 	}
 	if err := r.WriteTable(io.Discard, Report{PerAdapter: 5}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPlotOfFile: a result that was read needs its samples.
+func TestPlotOfFile(t *testing.T) {
+	r := result()
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Result
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "a.svg")
+	if err := back.WritePlot(path); !errors.Is(err, ErrNoSamples) {
+		t.Errorf("error %v, want ErrNoSamples", err)
+	}
+	for i := range back.Cells {
+		for j := range back.Cells[i].Rounds {
+			back.Cells[i].Rounds[j].Samples = r.Cells[i].all[j]
+		}
+	}
+	if err := back.WritePlot(path); err != nil {
 		t.Error(err)
 	}
 }

@@ -176,8 +176,11 @@ func own[T interface{ Free() }](t *bench, v T, err error) (T, error) {
 // layers is how many weights the operations walk through.
 func (t *bench) layers() int {
 	weight := int64(t.p.In) * int64(t.p.Out()) * 2
-	return max(2, int((t.c.Rotate+weight-1)/weight))
+	return min(max(2, int((t.c.Rotate+weight-1)/weight)), maxLayers)
 }
+
+// maxLayers bounds the weights of a small product; models have no more layers.
+const maxLayers = 64
 
 // open makes the weights and buffers.
 func (t *bench) open() (err error) {

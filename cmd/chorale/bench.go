@@ -12,7 +12,9 @@ import (
 	"go.uber.org/zap"
 
 	"chorale/bench/chart"
+	"chorale/bench/figure"
 	"chorale/bench/kernels"
+	"chorale/worker/device"
 	"chorale/worker/tensor"
 	"chorale/worker/tensor/cpu"
 )
@@ -21,6 +23,7 @@ import (
 type benchCmd struct {
 	Serve   benchServeCmd   `cmd:"" help:"Put load on running servers and measure what their clients see."`
 	Kernels benchKernelsCmd `cmd:"" help:"Time a layer's matrix products and what LoRA adds to them."`
+	Engine  benchEngineCmd  `cmd:"" help:"Time an engine's steps in this process, on weights of noise."`
 	Plot    benchPlotCmd    `cmd:"" help:"Draw results that were written with --json."`
 }
 
@@ -102,7 +105,21 @@ type computeFlags struct {
 
 func (f *computeFlags) open() (tensor.Backend, error) {
 	wf := weightFlags{Device: f.Device, Threads: f.Threads, CPUKernel: f.CPUKernel}
-	return openBackend(&wf, tensor.BF16, zap.NewNop())
+	b, _, err := openBackend(&wf, tensor.BF16, zap.NewNop())
+	return b, err
+}
+
+// versions adds to what a backend tells of its device what the driver does.
+func (f *computeFlags) versions(d *figure.Device) {
+	if !strings.HasPrefix(d.Name, "cuda") {
+		return
+	}
+	driver, err := device.Open("")
+	if err != nil {
+		return
+	}
+	defer driver.Close()
+	d.Versions["driver"], d.Versions["driver_cuda"] = driver.Version, driver.CUDA
 }
 
 // probes know more of bandwidth than tensor.Backend does.

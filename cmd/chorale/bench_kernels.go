@@ -47,6 +47,7 @@ func (b *benchKernelsCmd) Run(ctx context.Context) error {
 		return err
 	}
 	res.Command, res.Version = commandLine(os.Args), version
+	b.versions(res.Device)
 	return b.write(res, res.WriteTable, func(path string) error { return res.Page().WriteFile(path) })
 }
 
@@ -77,12 +78,8 @@ func (b *benchKernelsCmd) config() (kernels.Config, error) {
 	if b.NoLora {
 		return c, nil
 	}
-	for _, s := range b.Rank {
-		r, err := kernels.ParseRanks(s)
-		if err != nil {
-			return c, fmt.Errorf("--rank: %w", err)
-		}
-		c.Ranks = append(c.Ranks, r)
+	if c.Ranks, err = parseRanks(b.Rank); err != nil {
+		return c, err
 	}
 	for _, m := range b.Mix {
 		c.Mixes = append(c.Mixes, kernels.Mix(m))

@@ -11,6 +11,7 @@ import (
 	"chorale/bench/chart"
 	"chorale/bench/figure"
 	"chorale/bench/kernels"
+	"chorale/bench/steps"
 )
 
 // benchPlotCmd draws kept results.
@@ -52,6 +53,8 @@ func plotFile(from, to string) error {
 	switch head.Kind {
 	case figure.KindKernels:
 		res = &kernels.Result{}
+	case figure.KindEngine:
+		res = &steps.Result{}
 	case figure.KindServe, "":
 		var r bench.Result
 		if err := json.Unmarshal(text, &r); err != nil {

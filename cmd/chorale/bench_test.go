@@ -12,6 +12,7 @@ import (
 	"chorale/bench"
 	"chorale/bench/figure"
 	"chorale/bench/kernels"
+	"chorale/bench/steps"
 )
 
 // TestBenchWords: bench alone explains itself, and its flags of old are those
@@ -76,6 +77,34 @@ func plots(t *testing.T, path, want string) {
 	}
 }
 
+// TestBenchEngine measures a tiny engine, and draws what was written.
+func TestBenchEngine(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "e.json")
+	c, err := parseClient(t, "bench", "engine", "--shape", "tiny", "--device", "cpu", "--threads", "1", "--batch", "1,3", "--adapters", "0,1,3", "--rank", "2+4",
+		"--context", "32", "--prefill", "40", "--steps", "4", "--warmup", "1", "--repeat", "1", "--time", "100us", "--chunk", "64", "--bandwidth", "10", "--quiet", "--json", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Bench.Engine.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var res steps.Result
+	read(t, out, &res)
+	if res.Kind != figure.KindEngine || len(res.Cells) != 2+3 || len(res.Prefill) != 2 || res.Config.Model.Name != "tiny" {
+		t.Errorf("%d cells, %d prefills, %+v", len(res.Cells), len(res.Prefill), res.Head)
+	}
+	plots(t, out, "A step at context 32")
+	for _, args := range [][]string{{"--rank", "x"}, {"--shape", "no-such"}, {"--plot", "x.pdf"}} {
+		c, err := parseClient(t, append([]string{"bench", "engine"}, args...)...)
+		if err == nil {
+			_, err = c.Bench.Engine.config()
+		}
+		if err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+}
+
 func TestBenchKernelsConfig(t *testing.T) {
 	c, err := parseClient(t, "bench", "kernels", "--product", "64:32+16", "--product", "8:8", "--no-lora")
 	if err != nil {
@@ -101,7 +130,7 @@ func TestBenchKernelsConfig(t *testing.T) {
 
 func TestBenchPlotRefuses(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"strange": `{"kind":"x"}`, "broken": `{`, "without samples": `{"cells":[{"rounds":[{}]}]}`} {
+	for name, text := range map[string]string{"strange": `{"kind":"x"}`, "broken": `{`, "without samples": `{"cells":[{"rounds":[{"metrics":{"requests":1}}]}]}`} {
 		path := filepath.Join(dir, name+".json")
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
