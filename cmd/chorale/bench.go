@@ -105,8 +105,7 @@ type computeFlags struct {
 
 func (f *computeFlags) open() (tensor.Backend, error) {
 	wf := weightFlags{Device: f.Device, Threads: f.Threads, CPUKernel: f.CPUKernel}
-	b, _, err := openBackend(&wf, tensor.BF16, zap.NewNop())
-	return b, err
+	return openBackend(&wf, tensor.BF16, zap.NewNop())
 }
 
 // versions adds to what a backend tells of its device what the driver does.
