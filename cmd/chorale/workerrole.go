@@ -86,6 +86,7 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 		return nil, err
 	}
 	w.watchGPU(wf)
+	armFaults(w.backend, w.log)
 	open, fingerprint := model.Open, ckpt.Fingerprint
 	if dummy {
 		open, fingerprint = model.OpenDummy, func() string { return "dummy " + ckpt.Fingerprint() }
@@ -264,7 +265,7 @@ func machineMemory() (m memoryInfo, err error) {
 // run computes until ctx ends.
 func (w *workerRole) run(ctx context.Context) error {
 	if w.monitor == nil {
-		return w.engine.Run(ctx)
+		return w.compute(ctx)
 	}
 	watch, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -275,7 +276,13 @@ func (w *workerRole) run(ctx context.Context) error {
 	})
 	defer wg.Wait()
 	defer stop()
-	return w.engine.Run(ctx)
+	return w.compute(ctx)
+}
+
+func (w *workerRole) compute(ctx context.Context) error {
+	err := w.engine.Run(ctx)
+	w.report(err)
+	return err
 }
 
 // free gives everything back, after run.

@@ -2,6 +2,7 @@
 #include "context.h"
 
 #include <cctype>
+#include <cstdlib>
 #include <cstring>
 
 #include "copy.h"
@@ -24,6 +25,10 @@ int count_devices() {
 		fail(CH_UNSUPPORTED, "the NVIDIA driver is too old: it knows CUDA %d.%d, this library needs %d.%d", driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
 	}
 	if (e == cudaErrorNoDevice || (e == cudaSuccess && n == 0)) {
+		const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+		if (visible != nullptr) {
+			fail(CH_UNSUPPORTED, "no NVIDIA GPU is visible: CUDA_VISIBLE_DEVICES is \"%s\"", visible);
+		}
 		fail(CH_UNSUPPORTED, "no NVIDIA GPU is visible");
 	}
 	if (e != cudaSuccess) {
@@ -63,9 +68,13 @@ void describe(ch_context &c) {
 		fail(CH_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 or newer is needed", prop.name, prop.major, prop.minor);
 	}
 	cudaFuncAttributes attributes;
-	if (cudaFuncGetAttributes(&attributes, probe_kernel()) != cudaSuccess) {
+	const cudaError_t e = cudaFuncGetAttributes(&attributes, probe_kernel());
+	if (e != cudaSuccess) {
 		cudaGetLastError();
-		fail(CH_UNSUPPORTED, "the kernel library was not built for %s (compute capability %d.%d)", prop.name, prop.major, prop.minor);
+		if (e == cudaErrorUnsupportedPtxVersion) {
+			fail(CH_UNSUPPORTED, "the kernel library has no code for %s, and its PTX is newer than the driver (CUDA %d.%d): update the driver, or build with KERNEL_ARCH=%d%d", prop.name, c.info.driver / 1000, c.info.driver % 1000 / 10, prop.major, prop.minor);
+		}
+		fail(CH_UNSUPPORTED, "the kernel library was not built for %s (compute capability %d.%d): build it with KERNEL_ARCH=%d%d", prop.name, prop.major, prop.minor, prop.major, prop.minor);
 	}
 	memory_info(&c.info);
 }
@@ -73,7 +82,7 @@ void describe(ch_context &c) {
 void open_context(ch_context &c, const ch_options &o) {
 	const int n = count_devices();
 	if (o.device < 0 || o.device >= n) {
-		fail(CH_UNSUPPORTED, "there is no device %d: %d are visible", o.device, n);
+		fail(CH_UNSUPPORTED, "there is no GPU %d: %d visible, counted from 0", o.device, n);
 	}
 	c.device = o.device;
 	c.deterministic = o.deterministic != 0, c.tune = o.tune != 0;

@@ -60,6 +60,10 @@ int32_t ch_open(const ch_options *options, ch_context **out, ch_error *err);
 int32_t ch_close(ch_context *c, ch_error *err);
 int32_t ch_info(ch_context *c, ch_device_info *out, ch_error *err);
 
+// ch_fault starts a kernel that writes where it must not, so that the context is
+// lost: for tests of what its user does then.
+int32_t ch_fault(ch_context *c, ch_error *err);
+
 // ch_alloc gives zeroed device memory, 256-byte aligned.
 int32_t ch_alloc(ch_context *c, int64_t bytes, void **out, ch_error *err);
 // ch_free waits for the device. Null is fine.

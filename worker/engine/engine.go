@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -50,6 +51,8 @@ type Engine struct {
 	row     []float32 // scratch for a row of logits
 	// bySeq finds the sequence of a plan's entry.
 	bySeq map[*sched.Seq]*sequence
+	// lost is why the device is gone; it ends Run.
+	lost error
 	// outbox collects a step's outputs by connection.
 	outbox map[*Conn][]Output
 
@@ -131,12 +134,17 @@ func (e *Engine) absorb() {
 }
 
 // Run is the loop. It returns when ctx ends, after every sequence was aborted
-// and all memory was given back.
+// and all memory was given back; or, with an error that wraps tensor.ErrLost,
+// when the device is lost. Sequences then end with ErrClosed, as in a process
+// that stops: other workers may continue them.
 func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.done)
 	defer e.stop()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && e.lost == nil {
 		e.absorb()
+		if e.lost != nil {
+			break
+		}
 		plan := e.sched.Next()
 		e.stats.Preemptions += uint64(len(plan.Preempted))
 		if len(plan.Entries) == 0 {
@@ -154,9 +162,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		start := time.Now()
 		e.step(&plan)
 		e.stats.Duration = time.Since(start)
-		e.publish()
+		if e.lost == nil {
+			e.publish()
+		}
 	}
-	return nil
+	return e.lost
 }
 
 // stop ends everything. Packs that still run are waited for: they hold device
@@ -305,6 +315,10 @@ func (e *Engine) status() Status {
 func (e *Engine) arrived(a lora.Arrival) {
 	e.store.Arrived(a)
 	if a.Err == nil {
+		return
+	}
+	if errors.Is(a.Err, tensor.ErrLost) {
+		e.lost = fmt.Errorf("bringing adapter %s onto the device: %w", a.Digest, a.Err)
 		return
 	}
 	e.log.Error("adapter could not be brought onto the device", zap.String("digest", a.Digest), zap.Error(a.Err))

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -180,7 +181,12 @@ func (e *Engine) advance(q *sequence, en sched.Entry, o *Output, token int32, sa
 }
 
 // fail ends the sequences of a step that could not be computed; the others go on.
+// With the device lost nothing goes on, and all may be continued elsewhere.
 func (e *Engine) fail(b *batch, err error) {
+	if errors.Is(err, tensor.ErrLost) {
+		e.lost = fmt.Errorf("step %d with %d rows and %d adapters: %w", e.stats.Step, b.rows, e.stats.Adapters, err)
+		return
+	}
 	err = fmt.Errorf("%w: %w", ErrStep, err)
 	e.log.Error("step failed", zap.Uint64("step", e.stats.Step), zap.Int("rows", b.rows), zap.Error(err))
 	for _, en := range b.entries {

@@ -31,6 +31,9 @@ var (
 	// ErrUnsupported reports an operation or configuration that this backend
 	// does not have, such as a head size.
 	ErrUnsupported = errors.New("tensor: unsupported by this backend")
+	// ErrLost reports a device that failed: its memory is gone, nothing of the
+	// backend works any more, and only a new process can use the device again.
+	ErrLost = errors.New("tensor: the device is lost")
 )
 
 // Rows delivers n rows of a row-major [rows, cols] matrix, starting at row,

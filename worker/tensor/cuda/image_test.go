@@ -237,8 +237,8 @@ func TestImageFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.errs.copy = ErrDevice
-	if _, err := im.Load(); !errors.Is(err, ErrDevice) {
+	f.errs.copy = tensor.ErrLost
+	if _, err := im.Load(); !errors.Is(err, tensor.ErrLost) {
 		t.Errorf("copy: %v", err)
 	}
 	f.errs.copy, f.errs.take = nil, tensor.ErrOutOfMemory

@@ -144,8 +144,8 @@ func TestMemoryErrors(t *testing.T) {
 			t.Errorf("%s: %v", name, m)
 		}
 	}
-	f.broken = ErrDevice
-	if _, err := b.NewMemory(tensor.MemoryLayout{Bytes: 1 << 30, KV: llamaKV}); !errors.Is(err, ErrDevice) {
+	f.broken = tensor.ErrLost
+	if _, err := b.NewMemory(tensor.MemoryLayout{Bytes: 1 << 30, KV: llamaKV}); !errors.Is(err, tensor.ErrLost) {
 		t.Errorf("a lost device: %v", err)
 	}
 }

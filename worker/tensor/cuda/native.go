@@ -9,7 +9,6 @@ package cuda
 import "C"
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,7 +60,7 @@ func find(path string) (string, error) {
 			return filepath.Abs(p)
 		}
 	}
-	return "", fmt.Errorf("%s is not beside the program, in ../lib or in build: run make kernels, or name it in CHORALE_KERNELS: %w", name, tensor.ErrUnsupported)
+	return "", &reason{name + " is not beside the program, in ../lib or in build: run make kernels, or name it in CHORALE_KERNELS", tensor.ErrUnsupported}
 }
 
 func load(path string) (*library, error) {
@@ -85,8 +84,14 @@ func load(path string) (*library, error) {
 	return l, nil
 }
 
-// ErrDevice reports a CUDA error. The backend is lost: the process should end.
-var ErrDevice = errors.New("the GPU failed")
+// reason is the library's sentence; its kind is for errors.Is alone.
+type reason struct {
+	text string
+	kind error
+}
+
+func (r *reason) Error() string { return r.text }
+func (r *reason) Unwrap() error { return r.kind }
 
 // toError turns a status and its sentence into an error.
 func toError(status C.int32_t, e *C.ch_error) error {
@@ -96,13 +101,13 @@ func toError(status C.int32_t, e *C.ch_error) error {
 	text := C.GoString(&e.text[0])
 	switch status {
 	case C.CH_OUT_OF_MEMORY:
-		return fmt.Errorf("%s: %w", text, tensor.ErrOutOfMemory)
+		return &reason{text, tensor.ErrOutOfMemory}
 	case C.CH_UNSUPPORTED:
-		return fmt.Errorf("%s: %w", text, tensor.ErrUnsupported)
+		return &reason{text, tensor.ErrUnsupported}
 	case C.CH_INVALID:
-		return fmt.Errorf("%s: %w", text, tensor.ErrShape)
+		return &reason{text, tensor.ErrShape}
 	default:
-		return fmt.Errorf("%s: %w", text, ErrDevice)
+		return &reason{text, tensor.ErrLost}
 	}
 }
 
@@ -169,6 +174,11 @@ func (d *device) open(o Options) error {
 	}
 	d.title = fmt.Sprintf("cuda:%d/%s", o.Device, C.GoString(&info.name[0]))
 	return nil
+}
+
+func (d *device) fault() error {
+	var e C.ch_error
+	return toError(C.shim_fault(&d.l.shim, d.c, &e), &e)
 }
 
 func flag(b bool) C.int32_t {

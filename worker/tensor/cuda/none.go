@@ -3,14 +3,10 @@
 package cuda
 
 import (
-	"errors"
 	"fmt"
 
 	"chorale/worker/tensor"
 )
-
-// ErrDevice reports a CUDA error. The backend is lost: the process should end.
-var ErrDevice = errors.New("the GPU failed")
 
 // Devices fails: this program was built without cgo, or not for Linux.
 func Devices(Options) (int, error) { return 0, errBuild }

@@ -15,7 +15,12 @@ int32_t shim_load(const char *path, shim *out, ch_error *err) {
 		return CH_UNSUPPORTED;
 	}
 	out->abi_version = (__typeof__(ch_abi_version) *)dlsym(library, "ch_abi_version");
-	const int32_t version = out->abi_version == NULL ? 0 : out->abi_version();
+	if (out->abi_version == NULL) {
+		snprintf(err->text, sizeof err->text, "%s is not Chorale's kernel library", path);
+		dlclose(library);
+		return CH_UNSUPPORTED;
+	}
+	const int32_t version = out->abi_version();
 	if (version != CH_ABI_VERSION) {
 		snprintf(err->text, sizeof err->text, "%s has interface version %d, this program needs %d: build both from the same source", path, version, CH_ABI_VERSION);
 		dlclose(library);
@@ -24,7 +29,7 @@ int32_t shim_load(const char *path, shim *out, ch_error *err) {
 #define CH_FIND(name) \
 	out->name = (__typeof__(ch_##name) *)dlsym(library, "ch_" #name); \
 	if (out->name == NULL) { \
-		snprintf(err->text, sizeof err->text, "%s lacks ch_%s", path, #name); \
+		snprintf(err->text, sizeof err->text, "%s lacks ch_%s: build it and this program from the same source", path, #name); \
 		return CH_UNSUPPORTED; \
 	}
 	CH_FUNCTIONS(CH_FIND)
@@ -93,3 +98,4 @@ int32_t shim_submit(const shim *l, ch_stream *s, const void *ops, ch_submission 
 
 int32_t shim_wait(const shim *l, ch_stream *s, ch_error *err) { return l->wait(s, err); }
 int32_t shim_stream_statistics(const shim *l, ch_stream *s, ch_stream_stats *out, ch_error *err) { return l->stream_statistics(s, out, err); }
+int32_t shim_fault(const shim *l, ch_context *c, ch_error *err) { return l->fault(c, err); }

@@ -6,7 +6,7 @@
 
 #define CH_FUNCTIONS(F) \
 	F(abi_version) F(device_count) F(open) F(close) F(info) F(alloc) F(free) F(host_alloc) F(host_free) \
-	F(range_alloc) F(range_free) F(pin) F(unpin) F(copy) F(copied) F(stream_open) F(stream_close) F(stream_tables) F(submit) F(wait) F(stream_statistics)
+	F(range_alloc) F(range_free) F(pin) F(unpin) F(copy) F(copied) F(stream_open) F(stream_close) F(stream_tables) F(submit) F(wait) F(stream_statistics) F(fault)
 
 typedef struct shim {
 #define CH_MEMBER(name) __typeof__(ch_##name) *name;
@@ -38,5 +38,6 @@ int32_t shim_stream_tables(const shim *l, ch_stream *s, const ch_tables *need, c
 int32_t shim_submit(const shim *l, ch_stream *s, const void *ops, ch_submission sub, ch_error *err);
 int32_t shim_wait(const shim *l, ch_stream *s, ch_error *err);
 int32_t shim_stream_statistics(const shim *l, ch_stream *s, ch_stream_stats *out, ch_error *err);
+int32_t shim_fault(const shim *l, ch_context *c, ch_error *err);
 
 #endif
