@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define CH_ABI_VERSION 2
+#define CH_ABI_VERSION 3
 
 enum ch_status {
 	CH_OK = 0,
@@ -83,11 +83,9 @@ int32_t ch_range_free(ch_context *c, void *data, ch_error *err);
 int32_t ch_pin(ch_context *c, int64_t bytes, void **out, ch_error *err);
 int32_t ch_unpin(ch_context *c, void *data, int64_t bytes, ch_error *err);
 
-// ch_copy starts to copy memory of ch_pin to the device, on a stream of its own.
-// ch_copied must be called once with the ticket: it waits, asleep, until the
-// copy is done.
-int32_t ch_copy(ch_context *c, void *dst, const void *src, int64_t bytes, void **ticket, ch_error *err);
-int32_t ch_copied(ch_context *c, void *ticket, ch_error *err);
+// ch_copy copies memory of ch_pin to the device, beside all streams, in small
+// pieces lest they wait for it. It returns when all is there and sleeps meanwhile.
+int32_t ch_copy(ch_context *c, void *dst, const void *src, int64_t bytes, ch_error *err);
 
 // A matrix of activations. Rows are `pitch` elements apart: cols rounded up to
 // a multiple of 8. Elements are bf16, or float32 when wide. Elements between

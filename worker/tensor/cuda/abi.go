@@ -127,9 +127,6 @@ type room struct {
 	moved      bool
 }
 
-// ticket names a copy under way.
-type ticket uintptr
-
 // driver is one device: the library, or a recorder in tests.
 type driver interface {
 	name() string
@@ -145,10 +142,9 @@ type driver interface {
 	// steps suffer. unpin stops the device.
 	pin(bytes int64) (unsafe.Pointer, error)
 	unpin(p unsafe.Pointer, bytes int64)
-	// copy starts to copy pinned memory to the device, beside all streams;
-	// copied, called once, waits for it asleep.
-	copy(dst addr, src unsafe.Pointer, bytes int64) (ticket, error)
-	copied(t ticket) error
+	// copy copies pinned memory to the device, beside all streams. It sleeps
+	// until all is there.
+	copy(dst addr, src unsafe.Pointer, bytes int64) error
 	// chunks prepares to make chunks for a memory pool.
 	chunks() (chunkDriver, error)
 	openStream(maxRows int32, ropes []tensor.RopeSpec) (driverStream, error)

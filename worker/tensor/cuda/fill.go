@@ -65,17 +65,13 @@ func (b *Backend) fill(at addr, rows, cols, pitch, readers int, read tensor.Rows
 	return errors.Join(errs...)
 }
 
-// fillPiece reads n rows and waits for their copy, so that the piece is free.
+// fillPiece reads n rows into a piece and copies them.
 func (b *Backend) fillPiece(at addr, stage []byte, row, n, cols, pitch int, read tensor.Rows16) error {
 	v := values(stage)[:n*pitch]
 	if err := readPadded(v, row, n, cols, pitch, read); err != nil {
 		return err
 	}
-	t, err := b.d.copy(at, unsafe.Pointer(&stage[0]), int64(2*len(v)))
-	if err != nil {
-		return err
-	}
-	return b.d.copied(t)
+	return b.d.copy(at, unsafe.Pointer(&stage[0]), int64(2*len(v)))
 }
 
 // readPadded reads n rows of cols values to places pitch values apart.
@@ -174,11 +170,7 @@ func (b *Backend) upload(bytes int64, to *memory, lay func(mem []byte)) error {
 	if err != nil {
 		return err
 	}
-	t, err := b.d.copy(mem.at, unsafe.Pointer(&stage.mem[0]), bytes)
-	if err == nil {
-		err = b.d.copied(t)
-	}
-	if err != nil {
+	if err := b.d.copy(mem.at, unsafe.Pointer(&stage.mem[0]), bytes); err != nil {
 		mem.release()
 		return err
 	}

@@ -179,19 +179,11 @@ func (m *image) Load() (tensor.Loaded, error) {
 	if err != nil {
 		return tensor.Loaded{}, fmt.Errorf("cuda: adapter of %d MiB: %w", m.bytes>>20, err)
 	}
-	if err := m.copyTo(at); err != nil {
+	if err := m.b.d.copy(at, unsafe.Pointer(&m.block.mem[0]), m.bytes); err != nil {
 		m.b.ranges.give(at, m.bytes)
 		return tensor.Loaded{}, fmt.Errorf("cuda: copying an adapter: %w", err)
 	}
 	return m.at(at), nil
-}
-
-func (m *image) copyTo(at addr) error {
-	t, err := m.b.d.copy(at, unsafe.Pointer(&m.block.mem[0]), m.bytes)
-	if err != nil {
-		return err
-	}
-	return m.b.d.copied(t)
 }
 
 // at describes what lies in a range.

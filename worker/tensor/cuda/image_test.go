@@ -56,17 +56,15 @@ func (c *copies) pin(bytes int64) (unsafe.Pointer, error) {
 
 func (c *copies) unpin(unsafe.Pointer, int64) {}
 
-func (c *copies) copy(dst addr, src unsafe.Pointer, bytes int64) (ticket, error) {
+func (c *copies) copy(dst addr, src unsafe.Pointer, bytes int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.device == nil {
 		c.device = map[addr][]byte{}
 	}
 	c.device[dst] = slices.Clone(unsafe.Slice((*byte)(src), bytes))
-	return 1, c.errs.copy
+	return c.errs.copy
 }
-
-func (c *copies) copied(ticket) error { return nil }
 
 // bytesAt are n bytes of the device from an address on.
 func (c *copies) bytesAt(at addr, n int) []byte {

@@ -261,16 +261,9 @@ func (d *device) unpin(p unsafe.Pointer, bytes int64) {
 	}
 }
 
-func (d *device) copy(dst addr, src unsafe.Pointer, bytes int64) (ticket, error) {
+func (d *device) copy(dst addr, src unsafe.Pointer, bytes int64) error {
 	var e C.ch_error
-	var t C.uintptr_t
-	err := toError(C.shim_copy(&d.l.shim, d.c, C.uintptr_t(dst), src, C.int64_t(bytes), &t, &e), &e)
-	return ticket(t), err
-}
-
-func (d *device) copied(t ticket) error {
-	var e C.ch_error
-	return toError(C.shim_copied(&d.l.shim, d.c, C.uintptr_t(t), &e), &e)
+	return toError(C.shim_copy(&d.l.shim, d.c, C.uintptr_t(dst), src, C.int64_t(bytes), &e), &e)
 }
 
 func (d *device) openStream(maxRows int32, ropes []tensor.RopeSpec) (driverStream, error) {

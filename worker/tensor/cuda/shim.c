@@ -65,14 +65,7 @@ int32_t shim_range_free(const shim *l, ch_context *c, uintptr_t at, ch_error *er
 int32_t shim_pin(const shim *l, ch_context *c, int64_t bytes, void **out, ch_error *err) { return l->pin(c, bytes, out, err); }
 int32_t shim_unpin(const shim *l, ch_context *c, void *p, int64_t bytes, ch_error *err) { return l->unpin(c, p, bytes, err); }
 
-int32_t shim_copy(const shim *l, ch_context *c, uintptr_t dst, const void *src, int64_t bytes, uintptr_t *ticket, ch_error *err) {
-	void *t = NULL;
-	const int32_t status = l->copy(c, (void *)dst, src, bytes, &t, err);
-	*ticket = (uintptr_t)t;
-	return status;
-}
-
-int32_t shim_copied(const shim *l, ch_context *c, uintptr_t ticket, ch_error *err) { return l->copied(c, (void *)ticket, err); }
+int32_t shim_copy(const shim *l, ch_context *c, uintptr_t dst, const void *src, int64_t bytes, ch_error *err) { return l->copy(c, (void *)dst, src, bytes, err); }
 
 int32_t shim_stream_open(const shim *l, ch_context *c, int32_t max_rows, int32_t ropes, const int32_t *half, const float *inv_freq, const float *scale, ch_stream **out, ch_error *err) {
 	const float *each[MAX_ROPES];

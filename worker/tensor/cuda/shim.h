@@ -6,7 +6,7 @@
 
 #define CH_FUNCTIONS(F) \
 	F(abi_version) F(device_count) F(open) F(close) F(info) F(alloc) F(free) F(host_alloc) F(host_free) \
-	F(range_alloc) F(range_free) F(pin) F(unpin) F(copy) F(copied) F(stream_open) F(stream_close) F(stream_tables) F(submit) F(wait) F(stream_statistics) F(fault)
+	F(range_alloc) F(range_free) F(pin) F(unpin) F(copy) F(stream_open) F(stream_close) F(stream_tables) F(submit) F(wait) F(stream_statistics) F(fault)
 
 typedef struct shim {
 #define CH_MEMBER(name) __typeof__(ch_##name) *name;
@@ -30,8 +30,7 @@ int32_t shim_range_alloc(const shim *l, ch_context *c, int64_t bytes, uintptr_t 
 int32_t shim_range_free(const shim *l, ch_context *c, uintptr_t at, ch_error *err);
 int32_t shim_pin(const shim *l, ch_context *c, int64_t bytes, void **out, ch_error *err);
 int32_t shim_unpin(const shim *l, ch_context *c, void *p, int64_t bytes, ch_error *err);
-int32_t shim_copy(const shim *l, ch_context *c, uintptr_t dst, const void *src, int64_t bytes, uintptr_t *ticket, ch_error *err);
-int32_t shim_copied(const shim *l, ch_context *c, uintptr_t ticket, ch_error *err);
+int32_t shim_copy(const shim *l, ch_context *c, uintptr_t dst, const void *src, int64_t bytes, ch_error *err);
 int32_t shim_stream_open(const shim *l, ch_context *c, int32_t max_rows, int32_t ropes, const int32_t *half, const float *inv_freq, const float *scale, ch_stream **out, ch_error *err);
 int32_t shim_stream_close(const shim *l, ch_stream *s, ch_error *err);
 int32_t shim_stream_tables(const shim *l, ch_stream *s, const ch_tables *need, ch_tables *now, ch_error *err);
