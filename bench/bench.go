@@ -86,11 +86,7 @@ func Measure(ctx context.Context, c Config) (*Result, error) {
 	if err := m.rounds(ctx); err != nil {
 		return nil, err
 	}
-	if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
-		res.Stopped = "an interrupt"
-	} else if cause != nil {
-		res.Stopped = cause.Error()
-	}
+	res.Stopped = stopped(ctx)
 	res.End()
 	res.Cells = m.summary()
 	res.Ratios = ratios(&c, res.Cells)

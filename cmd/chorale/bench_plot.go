@@ -55,6 +55,8 @@ func plotFile(from, to string) error {
 		res = &kernels.Result{}
 	case figure.KindEngine:
 		res = &steps.Result{}
+	case figure.KindSweep:
+		res = &bench.SweepResult{}
 	case figure.KindServe, "":
 		var r bench.Result
 		if err := json.Unmarshal(text, &r); err != nil {

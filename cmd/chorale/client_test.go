@@ -273,10 +273,42 @@ func TestBenchConfig(t *testing.T) {
 		{"--output-len", "9:8"},
 		{"--plot", "x.pdf"},
 		{"--lengths", prompts},
+		{"--alpha", ".1,1"},
+		{"--count", "3"},
 	} {
 		c, err := parseClient(t, append([]string{"bench", "serve"}, args...)...)
 		if err == nil {
 			_, err = c.Bench.Serve.config()
+		}
+		if err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+}
+
+func TestBenchSweepConfig(t *testing.T) {
+	c, err := parseClient(t, "bench", "serve", "--load", ".5,.9", "--alpha", ".1,1", "--cv", "1,8", "--clients", "64", "--quiet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Bench.Serve.sweepConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bench.Sweep{
+		Config: bench.Config{
+			Targets: []bench.TargetSpec{{Name: "chorale", URL: "http://127.0.0.1:30000", API: "chorale"}}, Clients: 64, Duration: time.Minute, Warmup: 1,
+			Prompt: bench.Lengths{Lo: 8, Hi: 512}, Output: bench.Lengths{Lo: 8, Hi: 512}, Seed: 1, SLO: bench.SLO{TTFT: 6},
+		},
+		Counts: []int{0, bench.AllAdapters}, Alphas: []float64{.1, 1}, CVs: []float64{1, 8}, Loads: []float64{.5, .9},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	for _, args := range [][]string{{"--rate", "3"}, {"--requests", "3"}, {"--repeat", "2"}, {"--plot", "x.pdf"}} {
+		c, err := parseClient(t, append([]string{"bench", "serve", "--load", "1"}, args...)...)
+		if err == nil {
+			_, err = c.Bench.Serve.sweepConfig()
 		}
 		if err == nil {
 			t.Errorf("%v: no error", args)
