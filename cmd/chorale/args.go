@@ -12,11 +12,11 @@ var lists = []string{"--lora-paths", "--lora-target-modules", "--adapter-root", 
 // meaningless are SGLang's flags that mean nothing here, with whether a value
 // follows. They are accepted so that launch scripts run unchanged.
 var meaningless = map[string]bool{
-	"--disable-radix-cache": false, "--disable-cuda-graph": false, "--trust-remote-code": false, "--enable-metrics": false,
-	"--disable-overlap-schedule": false, "--enable-torch-compile": false, "--skip-server-warmup": false,
+	"--disable-radix-cache": false, "--trust-remote-code": false, "--enable-metrics": false,
+	"--disable-overlap-schedule": false, "--enable-torch-compile": false,
 	"--disable-custom-all-reduce": false, "--enable-mixed-chunk": false, "--enable-lora-overlap-loading": false,
 	"--lora-strict-loading": false, "--disable-cuda-graph-padding": false, "--enable-p2p-check": false,
-	"--disable-flashinfer": false, "--disable-piecewise-cuda-graph": false, "--enable-deterministic-inference": false,
+	"--disable-flashinfer": false, "--disable-piecewise-cuda-graph": false,
 	"--random-seed": true, "--cuda-graph-max-bs": true, "--cuda-graph-max-bs-decode": true, "--cuda-graph-bs": true,
 	"--attention-backend": true, "--sampling-backend": true, "--prefill-attention-backend": true,
 	"--decode-attention-backend": true, "--grammar-backend": true, "--schedule-policy": true,
@@ -28,7 +28,10 @@ var meaningless = map[string]bool{
 }
 
 // aliases are SGLang's other spellings of flags.
-var aliases = map[string]string{"--model": "--model-path", "--tp": "--tp-size", "--tensor-parallel-size": "--tp-size"}
+var aliases = map[string]string{
+	"--model": "--model-path", "--tp": "--tp-size", "--tensor-parallel-size": "--tp-size",
+	"--enable-deterministic-inference": "--deterministic",
+}
 
 // one is what some meaningless flags must be set to, lest a promise be broken
 // silently.

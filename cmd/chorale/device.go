@@ -27,6 +27,7 @@ func openBackend(wf *weightFlags, p tensor.Precision, log *zap.Logger) (tensor.B
 	if gpu || wf.Device == "auto" && p == tensor.BF16 {
 		o := cudaOptions()
 		o.Device, o.Precision, o.Tune, o.CacheDir = number, p, true, cacheDir()
+		o.Deterministic, o.NoGraphs = wf.Deterministic, wf.DisableCudaGraph
 		b, err := cuda.New(o)
 		if err == nil {
 			return b, nil

@@ -52,6 +52,10 @@ type weightFlags struct {
 	Threads    int    `group:"compute" placeholder:"N" help:"Compute threads (default: all cores)."`
 	CPUKernel  string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,amxbf16,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
 
+	Deterministic    bool `group:"compute" help:"On GPUs: an answer does not depend on the others in its batch, bit for bit, at some cost in speed. CPUs are always so."`
+	DisableCudaGraph bool `group:"compute" help:"On GPUs: launch each operation of a decode step by itself."`
+	SkipServerWarmup bool `group:"compute" help:"On GPUs: take requests before kernels are chosen and graphs recorded for every size of a step."`
+
 	MaxRunningRequests int     `group:"compute" default:"64" help:"Most sequences computed at once per worker."`
 	ChunkedPrefillSize int     `group:"compute" default:"512" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps (-1: 2048)."`
 	MaxTotalTokens     int     `group:"compute" placeholder:"N" help:"Tokens in the key/value cache (default: what 1 GiB holds, at least one full context)."`

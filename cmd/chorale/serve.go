@@ -82,6 +82,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	team.start(task{"worker", w.run})
+	if err := w.warmUp(ctx, &c.weightFlags, &c.loraFlags); err != nil {
+		return team.cause(err)
+	}
 	team.start(task{"worker grpc", stopWith(w.server.Server, w.server.ServeLoop)})
 	team.start(task{"adaptermgr", m.run})
 	team.start(task{"adaptermgr grpc", stopWith(m.server.Server, m.server.ServeLoop)})
@@ -205,6 +208,9 @@ func (c *workerCmd) Run(ctx context.Context) error {
 	defer w.free()
 	defer team.stop()
 	team.start(task{"worker", w.run})
+	if err := w.warmUp(ctx, &c.weightFlags, &c.loraFlags); err != nil {
+		return team.cause(err)
+	}
 	team.start(task{"grpc", stopWith(w.server.Server, func() error { return w.server.Serve(l) })})
 	log.Info("worker ready", zap.String("grpc", l.Addr().String()))
 	select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -54,6 +55,17 @@ func (c *crew) stop() {
 		c.stages[i].wg.Wait()
 	}
 	c.stages = nil
+}
+
+// cause is why a task failed, where one did a moment ago: what came of that at
+// somebody else's is err.
+func (c *crew) cause(err error) error {
+	select {
+	case first := <-c.failed:
+		return first
+	case <-time.After(100 * time.Millisecond):
+		return err
+	}
 }
 
 // untilStopped makes a task of a gRPC server's serve function.

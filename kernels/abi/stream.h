@@ -31,8 +31,9 @@ struct Graph {
 	cudaGraphExec_t exec = nullptr;
 };
 
-// Most submissions that a stream remembers.
-constexpr size_t kGraphs = 64;
+// Most submissions that a stream remembers: each size of a decode step with
+// adapters and without, and room for adapters of some modules only.
+constexpr size_t kGraphs = 192;
 
 } // namespace chorale
 

@@ -20,6 +20,22 @@ func bucket(rows int) int {
 	}
 }
 
+// Buckets lists, largest first, the numbers of rows that steps of at most n rows
+// are rounded up to. Kernels are chosen and graphs recorded at the first steps of
+// each.
+func (b *Backend) Buckets(n int) []int {
+	var out []int
+	for rows := n; rows > 0; {
+		size := bucket(rows)
+		out = append(out, min(size, n))
+		// The next smaller bucket ends where this one begins.
+		for rows > 0 && bucket(rows) == size {
+			rows--
+		}
+	}
+	return out
+}
+
 // graphRows is the largest decode step that is recorded.
 const graphRows = 256
 

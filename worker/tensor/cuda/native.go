@@ -136,7 +136,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}
-	d := &device{l: l}
+	d := &device{l: l, noGraphs: o.NoGraphs}
 	if err := d.open(o); err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}
@@ -148,6 +148,8 @@ type device struct {
 	l     *library
 	c     *C.ch_context
 	title string
+	// noGraphs keeps steps from being recorded.
+	noGraphs bool
 }
 
 func (d *device) open(o Options) error {
@@ -275,7 +277,7 @@ func (d *device) openStream(maxRows int32, ropes []tensor.RopeSpec) (driverStrea
 			freq = append(freq, C.float(f))
 		}
 	}
-	s := &deviceStream{l: d.l}
+	s := &deviceStream{l: d.l, noGraphs: d.noGraphs}
 	var e C.ch_error
 	err := toError(C.shim_stream_open(&d.l.shim, d.c, C.int32_t(maxRows), C.int32_t(len(ropes)),
 		unsafe.SliceData(half), unsafe.SliceData(freq), unsafe.SliceData(scale), &s.s, &e), &e)
@@ -284,8 +286,9 @@ func (d *device) openStream(maxRows int32, ropes []tensor.RopeSpec) (driverStrea
 
 // deviceStream is a stream of the library.
 type deviceStream struct {
-	l *library
-	s *C.ch_stream
+	l        *library
+	s        *C.ch_stream
+	noGraphs bool
 }
 
 func (s *deviceStream) makeRoom(r *room) error {
@@ -307,7 +310,7 @@ func (s *deviceStream) makeRoom(r *room) error {
 func (s *deviceStream) submit(sub *submission) error {
 	l := sub.layout
 	c := C.ch_submission{
-		count: C.int32_t(len(sub.ops)), graph: flag(sub.graph), used_bytes: C.int32_t(sub.used),
+		count: C.int32_t(len(sub.ops)), graph: flag(sub.graph && !s.noGraphs), used_bytes: C.int32_t(sub.used),
 		first_slot: C.int32_t(sub.firstSlot), last_slot: C.int32_t(sub.lastSlot), slot_bytes: C.int32_t(sub.slotBytes),
 		layout: *(*C.ch_layout)(unsafe.Pointer(&l)),
 	}

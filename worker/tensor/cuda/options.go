@@ -13,6 +13,8 @@ type Options struct {
 	// Tune measures product kernels when a shape is first used (some 20 ms
 	// each) instead of taking cuBLASLt's first guess.
 	Tune bool
+	// NoGraphs has every step launched operation by operation.
+	NoGraphs bool
 	// CacheDir keeps measurements from run to run; empty for not.
 	CacheDir string
 	// Library is the path of libchorale_kernels.so; empty looks beside the
