@@ -4,10 +4,10 @@
 
 #include "attention_simple.cuh"
 #include "launch.h"
-#include "logits.cuh"
 #include "lora_ops.h"
 #include "rope.cuh"
 #include "rows.cuh"
+#include "sample.cuh"
 #include "stream.h"
 
 namespace chorale {
@@ -57,10 +57,11 @@ void embed(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 	const Step step = tables(s, layout);
 	by_type(op.dst, [&](auto type) {
 		auto *dst = data(op.dst, type);
-		start(s, embed_kernel<Of<decltype(type)>>, op.rows, row_threads(op.dst.pitch, 256), dst, op.dst.pitch, static_cast<const bf16 *>(op.w), step.ids());
+		const Ids ids = {step.ids(), step.header(), s.tokens, s.max_rows};
+		start(s, embed_kernel<Of<decltype(type)>>, op.rows, row_threads(op.dst.pitch, 256), dst, op.dst.pitch, static_cast<const bf16 *>(op.w), ids);
 		if (op.slot) {
 			const LoraSlot slot = lora_slot(s, op.slot);
-			start(s, embed_lora_kernel<Of<decltype(type)>>, op.rows, 256, dst, op.dst.pitch, step.ids(), slot.terms, slot.count, s.slot_terms);
+			start(s, embed_lora_kernel<Of<decltype(type)>>, op.rows, 256, dst, op.dst.pitch, ids, slot.terms, slot.count, s.slot_terms);
 		}
 	});
 }
@@ -133,10 +134,14 @@ void gather(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 	});
 }
 
-void logit_stats(ch_stream &s, const ch_op &op) {
-	by_type(op.x, [&](auto x) {
-		start(s, logit_stats_kernel<Of<decltype(x)>>, op.rows, row_threads(op.x.pitch, 1024), static_cast<ch_logit_stat *>(op.host), data(op.x, x), op.x.cols, op.x.pitch);
-	});
+void sample(ch_stream &s, const ch_layout &layout, const ch_op &op) {
+	const sampling::Args args = {
+		s.tables.device, layout.header, op.list, op.x.data, op.x.cols, op.x.pitch, reinterpret_cast<uint32_t *>(s.results.device), s.tokens, s.max_rows,
+	};
+	if (op.list < 0 || op.list >= CH_LISTS || op.x.cols >= sampling::kMaxColumns) {
+		fail(CH_UNSUPPORTED, "sampling from %d columns, list %d", op.x.cols, op.list);
+	}
+	by_type(op.x, [&](auto x) { start(s, sampling::sample_kernel<Of<decltype(x)>>, op.rows, row_threads(op.x.pitch, 1024), args); });
 }
 
 void to_host(ch_stream &s, const ch_op &op) {
@@ -164,7 +169,7 @@ void launch(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 	case CH_ATTENTION: attention(s, layout, op); break;
 	case CH_SILU_MUL: silu_mul(s, op); break;
 	case CH_GATHER: gather(s, layout, op); break;
-	case CH_LOGIT_STATS: logit_stats(s, op); break;
+	case CH_SAMPLE: sample(s, layout, op); break;
 	case CH_TO_HOST: to_host(s, op); break;
 	default: fail(CH_INVALID, "operation %d is unknown", op.kind);
 	}

@@ -12,6 +12,16 @@ void release(Block &b) {
 	b = {};
 }
 
+// release keeps the events.
+void release(Results &r) {
+	cudaFree(r.device);
+	r.device = nullptr, r.words = 0;
+	for (char *&host : r.host) {
+		cudaFreeHost(host);
+		host = nullptr;
+	}
+}
+
 // reserve makes a block of at least `bytes`, host and device alike.
 Block reserve(int64_t bytes) {
 	Block b;
@@ -44,6 +54,13 @@ void open_stream(ch_stream &s, const ch_stream_options &o) {
 	s.max_rows = o.max_rows;
 	check(cudaStreamCreateWithFlags(&s.cuda, cudaStreamNonBlocking), "stream");
 	check(cudaMalloc(&s.workspace, kProductWorkspace), "workspace");
+	const size_t tokens = sizeof(int32_t) * 2 * o.max_rows;
+	check(cudaMalloc(&s.tokens, tokens), "tokens");
+	check(cudaMemset(s.tokens, 0, tokens), "tokens");
+	check(cudaEventCreateWithFlags(&s.uploaded, cudaEventDisableTiming), "event");
+	for (cudaEvent_t &e : s.results.done) {
+		check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "event");
+	}
 	s.ropes.resize(o.ropes);
 	for (int i = 0; i < o.ropes; i++) {
 		Rope &r = s.ropes[i];
@@ -60,6 +77,13 @@ void close_stream(ch_stream &s) {
 	release(s.slots);
 	cudaFree(s.lora_scratch);
 	cudaFree(s.workspace);
+	cudaFree(s.tokens);
+	release(s.results);
+	for (const cudaEvent_t e : {s.uploaded, s.results.done[0], s.results.done[1]}) {
+		if (e) {
+			cudaEventDestroy(e);
+		}
+	}
 	for (Rope &r : s.ropes) {
 		cudaFree(r.inv_freq);
 		cudaFree(r.angles);
@@ -85,16 +109,31 @@ void grow_slots(ch_stream &s, int32_t slots, int32_t terms) {
 	s.slot_count = slots, s.slot_terms = terms, s.slot_stride = stride;
 }
 
+// grow_results makes room for results; what they hold is lost.
+void grow_results(ch_stream &s, int32_t words) {
+	static_assert(CH_RESULTS == 2);
+	release(s.results);
+	const int64_t bytes = static_cast<int64_t>(words) * 4;
+	check(cudaMalloc(&s.results.device, bytes), "results");
+	for (char *&host : s.results.host) {
+		check(cudaMallocHost(&host, bytes), "pinned memory for results");
+	}
+	s.results.words = words;
+}
+
 // make_room grows what is too small. The stream is idle meanwhile.
 void make_room(ch_stream &s, const ch_tables &need, ch_tables &now) {
 	now = {};
 	const bool slots = need.slots > s.slot_count || need.terms > s.slot_terms;
-	if (need.bytes > s.tables.bytes || slots || need.tiles > s.lora_tiles) {
+	if (need.bytes > s.tables.bytes || slots || need.tiles > s.lora_tiles || need.words > s.results.words) {
 		check(cudaStreamSynchronize(s.cuda), "making room");
 		forget(s);
 	}
 	if (need.bytes > s.tables.bytes) {
 		const Block bigger = reserve(need.bytes * 2);
+		if (s.tables.bytes > 0) {
+			memcpy(bigger.host, s.tables.host, s.tables.bytes);
+		}
 		release(s.tables);
 		s.tables = bigger;
 	}
@@ -110,6 +149,11 @@ void make_room(ch_stream &s, const ch_tables &need, ch_tables &now) {
 		check(cudaMalloc(&s.lora_scratch, tiles * 512), "LoRA scratch");
 		s.lora_tiles = tiles;
 	}
+	if (need.words > s.results.words) {
+		grow_results(s, need.words * 2);
+	}
+	now.words = s.results.words;
+	std::copy(s.results.host, s.results.host + CH_RESULTS, reinterpret_cast<char **>(now.results));
 	now.bytes = s.tables.bytes, now.tiles = s.lora_tiles;
 	now.slots = s.slot_count, now.terms = s.slot_terms, now.slot_stride = s.slot_stride;
 	now.tables = s.tables.host, now.slot_data = s.slots.host;
@@ -126,6 +170,14 @@ void upload(ch_stream &s, const ch_submission &sub) {
 		const int64_t at = sub.first_slot * s.slot_stride;
 		check(cudaMemcpy2DAsync(s.slots.device + at, s.slot_stride, s.slots.host + at, s.slot_stride, sub.slot_bytes, sub.last_slot - sub.first_slot, cudaMemcpyHostToDevice, s.cuda), "uploading LoRA terms");
 	}
+}
+
+// fetch brings results to the host, and marks the end of the submission.
+void fetch(ch_stream &s, const ch_submission &sub) {
+	if (sub.words > 0) {
+		check(cudaMemcpyAsync(s.results.host[sub.result], s.results.device, static_cast<int64_t>(sub.words) * 4, cudaMemcpyDeviceToHost, s.cuda), "fetching results");
+	}
+	check(cudaEventRecord(s.results.done[sub.result], s.cuda), "marking the end of a step");
 }
 
 void launch_all(ch_stream &s, const ch_submission &sub) {
@@ -194,26 +246,35 @@ Graph &seen(ch_stream &s, const ch_submission &sub, bool *before) {
 	return s.graphs.front();
 }
 
-// submit runs operations at once the first time, records them the second time
-// (kernels are chosen by then), and replays them from then on.
+// replay runs a submission by its graph: nothing the first time, recording it
+// the second time (kernels are chosen by then). False when there is none.
+bool replay(ch_stream &s, const ch_submission &sub) {
+	bool before = false;
+	Graph &g = seen(s, sub, &before);
+	if (!before) {
+		return false;
+	}
+	if (!g.exec) {
+		g.exec = record(s, sub);
+		s.stats.captured++;
+	}
+	check(cudaGraphLaunch(g.exec, s.cuda), "graph");
+	s.stats.replayed++;
+	return true;
+}
+
 void submit(ch_stream &s, const ch_submission &sub) {
+	if (sub.result < 0 || sub.result >= CH_RESULTS || sub.words < 0 || sub.words > s.results.words) {
+		fail(CH_INVALID, "%d words of results into buffer %d", sub.words, sub.result);
+	}
 	upload(s, sub);
 	s.attention.prepare(s, sub);
-	if (sub.graph) {
-		bool before = false;
-		Graph &g = seen(s, sub, &before);
-		if (before) {
-			if (!g.exec) {
-				g.exec = record(s, sub);
-				s.stats.captured++;
-			}
-			check(cudaGraphLaunch(g.exec, s.cuda), "graph");
-			s.stats.replayed++;
-			return;
-		}
+	check(cudaEventRecord(s.uploaded, s.cuda), "uploading tables");
+	if (!sub.graph || !replay(s, sub)) {
+		launch_all(s, sub);
+		s.stats.eager++;
 	}
-	launch_all(s, sub);
-	s.stats.eager++;
+	fetch(s, sub);
 }
 
 template <class F> int32_t on_stream(ch_stream *s, ch_error *err, F f) { return guarded(s ? s->context : nullptr, err, f); }
@@ -249,8 +310,17 @@ CH_EXPORT int32_t ch_submit(ch_stream *s, const ch_submission *sub, ch_error *er
 	return on_stream(s, err, [&] { submit(*s, *sub); });
 }
 
-CH_EXPORT int32_t ch_wait(ch_stream *s, ch_error *err) {
-	return on_stream(s, err, [&] { check(cudaStreamSynchronize(s->cuda), "step"); });
+CH_EXPORT int32_t ch_ready(ch_stream *s, ch_error *err) {
+	return on_stream(s, err, [&] { check(cudaEventSynchronize(s->uploaded), "step"); });
+}
+
+CH_EXPORT int32_t ch_wait(ch_stream *s, int32_t result, ch_error *err) {
+	return on_stream(s, err, [&] {
+		if (result >= CH_RESULTS) {
+			fail(CH_INVALID, "result buffer %d of %d", result, CH_RESULTS);
+		}
+		check(result < 0 ? cudaStreamSynchronize(s->cuda) : cudaEventSynchronize(s->results.done[result]), "step");
+	});
 }
 
 CH_EXPORT int32_t ch_stream_statistics(ch_stream *s, ch_stream_stats *out, ch_error *err) {

@@ -23,6 +23,14 @@ struct Rope {
 	float2 *angles = nullptr;  // device [max_rows, half]
 };
 
+// Results of sampling, in words: the device's, and those of the last
+// submissions on the host.
+struct Results {
+	int32_t words = 0;
+	char *device = nullptr, *host[CH_RESULTS] = {};
+	cudaEvent_t done[CH_RESULTS] = {};
+};
+
 // Graph is one recorded submission, or the memory of one that was seen once.
 struct Graph {
 	uint64_t hash = 0;
@@ -45,6 +53,9 @@ struct ch_stream {
 	void *workspace = nullptr; // of products
 
 	chorale::Block tables;       // of the step
+	chorale::Results results;
+	int32_t *tokens = nullptr;   // device [2][max_rows]: drawn in this step and the one before
+	cudaEvent_t uploaded = nullptr;
 	chorale::Block slots;        // of LoRA terms
 	int32_t slot_count = 0, slot_terms = 0;
 	int64_t slot_stride = 0;

@@ -2,14 +2,28 @@
 // are padded, and padded rows are computed like any other unless said.
 #pragma once
 
+#include "chorale_kernels.h"
 #include "lora_term.cuh"
 #include "vec.cuh"
 
 namespace chorale {
 
+// Ids are a step's tokens. A negative one, -1 - n, stands for token n of the
+// step before, which the host does not know yet.
+struct Ids {
+	const int32_t *ids;
+	const ch_header *header;
+	const int32_t *tokens; // [2][max_rows], by turns
+	int32_t max_rows;
+	__device__ int32_t operator[](int row) const {
+		const int32_t id = ids[row];
+		return id >= 0 ? id : tokens[(1 - header->turn) * max_rows - 1 - id];
+	}
+};
+
 // embed_kernel writes dst[t] = table[ids[t]].
 template <class Out>
-__global__ void embed_kernel(Out *dst, int pitch, const bf16 *table, const int32_t *ids) {
+__global__ void embed_kernel(Out *dst, int pitch, const bf16 *table, Ids ids) {
 	wait_for_before();
 	const bf16 *from = table + static_cast<int64_t>(ids[blockIdx.x]) * pitch;
 	Out *to = dst + static_cast<int64_t>(blockIdx.x) * pitch;
@@ -21,7 +35,7 @@ __global__ void embed_kernel(Out *dst, int pitch, const bf16 *table, const int32
 // embed_lora_kernel adds scale * b a[id] to the rows of embedding adapters,
 // whose a is [vocab, rank]. A row's ranks are summed in order.
 template <class Out>
-__global__ void embed_lora_kernel(Out *dst, int pitch, const int32_t *ids, const ch_lora_term *terms, const int32_t *count, int max_terms) {
+__global__ void embed_lora_kernel(Out *dst, int pitch, Ids ids, const ch_lora_term *terms, const int32_t *count, int max_terms) {
 	wait_for_before();
 	__shared__ float s[512];
 	const int row = blockIdx.x, n = min(*count, max_terms);

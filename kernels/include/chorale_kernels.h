@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define CH_ABI_VERSION 3
+#define CH_ABI_VERSION 4
 
 enum ch_status {
 	CH_OK = 0,
@@ -120,15 +120,9 @@ enum ch_kind {
 	CH_ATTENTION = 7,   // dst = attention of x, which is q|k|v
 	CH_SILU_MUL = 8,    // dst = silu(gate) * up of x = gate|up
 	CH_GATHER = 9,      // dst[i] = x[list[i]]
-	CH_LOGIT_STATS = 10, // host = ch_logit_stat of each row of x
+	CH_SAMPLE = 10,     // serves each row of x as the step's list of ch_sample_row says
 	CH_TO_HOST = 11,    // host = rows of x, float32 [rows, cols]
 };
-
-typedef struct ch_logit_stat {
-	int32_t arg_max;
-	float max, log_sum_exp;
-	int32_t reserved;
-} ch_logit_stat;
 
 // One operation. Unused fields are zero. It holds only what is the same in
 // every step of one kind and padded size: two steps with equal operations may
@@ -143,7 +137,7 @@ typedef struct ch_op {
 	ch_cache cache;
 	void *host;
 	int32_t heads, window, rope;
-	int32_t list; // of gather: which list of the step
+	int32_t list; // of gather and sample: which list of the step
 	int32_t slot; // table of LoRA terms plus 1, or 0
 	float eps, scale;
 	int32_t reserved;
@@ -161,10 +155,53 @@ typedef struct ch_layout {
 	int32_t header, ids, pos, row_seq, seqs, lists, pages;
 } ch_layout;
 
+// Where a list of ch_sample_row lies. Its tokens are kept on the device under
+// the numbers first, first + 1, ... for the next step; -1 keeps none.
+typedef struct ch_samples {
+	int32_t at; // bytes from the start of the tables
+	int32_t rows, first, reserved;
+} ch_samples;
+
 typedef struct ch_header {
 	int32_t rows, seqs; // true numbers
-	int32_t reserved[2];
+	int32_t turn;       // 0 or 1, the other one in the next step
+	int32_t reserved;
+	ch_samples samples[CH_LISTS];
 } ch_header;
+
+// Changes one logit: += bias, then the row's penalties.
+typedef struct ch_adjust {
+	int32_t id;
+	float bias; // the kernel leaves the logit here as it was
+	int32_t count, seen;
+} ch_adjust;
+
+// What is asked of one row of logits. Offsets are in bytes from the start of
+// the tables; ids lie inside the row and lists hold each at most once.
+typedef struct ch_sample_row {
+	double u;      // the draw, [0, 1)
+	double top_p;  // >= 1: all
+	float inverse; // 1 / temperature; 0: the largest
+	float reach, min_reach; // least differences to the largest logit: to weigh anything, to be drawn
+	float repetition, frequency, presence;
+	int32_t top_k; // 0: all
+	int32_t given; // report this token and draw none; -1: draw
+	int32_t last;  // number of a token of the step before that occurred once more; -1: none
+	int32_t adjust, adjusts; // ch_adjust
+	int32_t bans, ban_count; // ch_adjust, of which the id counts
+	int32_t ids, id_count;   // int32
+	int32_t top;   // how many of the largest to report
+	int32_t out;   // of the result, in words
+	int32_t reserved;
+} ch_sample_row;
+
+// A result: this, then `top` pairs of id and logit (float32), largest first,
+// then the logits of ids. Logits are those before any change.
+typedef struct ch_sampled {
+	int32_t token, arg_max;
+	float max, log_sum_exp, logit;
+} ch_sampled;
+#define CH_MAX_TOP 2048
 
 typedef struct ch_stream_options {
 	int32_t max_rows; // padded
@@ -177,18 +214,22 @@ typedef struct ch_stream_options {
 int32_t ch_stream_open(ch_context *c, const ch_stream_options *options, ch_stream **out, ch_error *err);
 int32_t ch_stream_close(ch_stream *s, ch_error *err);
 
-// ch_stream_tables makes room for at least `bytes` of tables and `slots`
-// tables of `terms` (at most CH_MAX_TERMS) LoRA terms each, with `tiles` tiles
-// of scratch, and tells in `now` what there is. The contents of slots are kept;
-// when `moved` they must all be uploaded again. The tables' own are not kept.
+// ch_stream_tables makes room for at least `bytes` of tables, `words` of results
+// and `slots` tables of `terms` (at most CH_MAX_TERMS) LoRA terms each, with
+// `tiles` tiles of scratch, and tells in `now` what there is. Contents of tables
+// and slots are kept, results are not; when `moved` all slots must be uploaded
+// again.
 // A slot is 16 bytes (the number of terms, int32, then nothing) and the terms.
 #define CH_MAX_TERMS 4096
+#define CH_RESULTS 2
 typedef struct ch_tables {
 	int64_t bytes, tiles;
 	int32_t slots, terms;
 	int64_t slot_stride; // out: bytes from slot to slot
 	void *tables, *slot_data; // out: host memory
-	int32_t moved, reserved;  // out
+	int32_t moved;            // out
+	int32_t words;
+	void *results[CH_RESULTS]; // out: host memory of words
 } ch_tables;
 int32_t ch_stream_tables(ch_stream *s, const ch_tables *need, ch_tables *now, ch_error *err);
 
@@ -215,12 +256,16 @@ typedef struct ch_submission {
 	int32_t used_bytes;                // of the tables
 	int32_t first_slot, last_slot;     // slots that changed: [first, last)
 	int32_t slot_bytes;                // most bytes used in one of them
+	int32_t words;                     // of results to bring to the host
+	int32_t result;                    // into which of the host's buffers
 } ch_submission;
 
-// ch_submit uploads tables and starts the operations; ch_wait waits for them.
-// Tables and host buffers belong to the stream in between.
+// ch_submit uploads tables and starts the operations. ch_ready waits until the
+// host may write the tables again, ch_wait until all that was submitted with a
+// result buffer (-1: with any) has ended and the buffer is filled.
 int32_t ch_submit(ch_stream *s, const ch_submission *sub, ch_error *err);
-int32_t ch_wait(ch_stream *s, ch_error *err);
+int32_t ch_ready(ch_stream *s, ch_error *err);
+int32_t ch_wait(ch_stream *s, int32_t result, ch_error *err);
 
 // What a stream has done, for metrics and tests.
 typedef struct ch_stream_stats {

@@ -42,13 +42,11 @@ type Engine struct {
 	cache   tensor.KV
 	log     *zap.Logger
 
-	pool    *kv.Pool
-	store   *lora.Store
-	sched   *sched.Scheduler
-	sampler sample.Sampler
-	conns   map[*Conn]struct{}
-	stats   Status
-	row     []float32 // scratch for a row of logits
+	pool  *kv.Pool
+	store *lora.Store
+	sched *sched.Scheduler
+	conns map[*Conn]struct{}
+	stats Status
 	// bySeq finds the sequence of a plan's entry.
 	bySeq map[*sched.Seq]*sequence
 	// lost is why the device is gone; it ends Run.
@@ -234,7 +232,9 @@ func (e *Engine) accept(c *Conn, r *Request) {
 		q.nextPrompt = q.prompt
 	}
 	if !r.IgnoreEOS {
-		r.Params.Bans = append(slices.Clone(e.opts.EOS), r.StopIDs...)
+		bans := append(slices.Clone(e.opts.EOS), r.StopIDs...)
+		slices.Sort(bans)
+		r.Params.Bans = slices.Compact(bans)
 	}
 	c.seqs[r.ID] = q
 	e.sched.Add(&q.Seq)

@@ -14,50 +14,73 @@ import (
 	"chorale/worker/tensor"
 )
 
-// want is a row of logits that somebody waits for.
-type want struct {
+// share is one sequence's part of a batch.
+type share struct {
 	q *sequence
-	// prompt is the position whose log probability the row gives, or 0 when
-	// the row is there to sample the next token.
-	prompt int
+	sched.Entry
+	// prompt counts the logit rows, from logits on, that tell log probabilities
+	// of the prompt; one more follows when a token is drawn.
+	logits, prompt int
+	draws          bool
 }
 
 // batch is a plan made ready for the model.
 type batch struct {
 	decoder.Step
-	entries []sched.Entry
-	wants   []want // one per logit row
+	shares  []share
+	asks    []tensor.SampleRow // one per logit row
+	sampled []tensor.Sampled   // their outcome
 	rows    int
 	base    int
 }
 
 // build lays the plan's entries out as rows, adapter by adapter.
 func (e *Engine) build(plan *sched.Plan) *batch {
-	b := &batch{entries: plan.Entries}
+	b := &batch{}
 	for _, en := range plan.Entries {
 		q, row := e.bySeq[en.Seq], b.rows
 		from := q.Computed
+		sh := share{q: q, Entry: en, logits: len(b.asks)}
 		b.Batch.IDs = append(b.Batch.IDs, q.Tokens[from:from+en.N]...)
 		for p := from; p < from+en.N; p++ {
 			b.Batch.Pos = append(b.Batch.Pos, int32(p))
 			if p+1 < q.prompt && p+1 == q.nextPrompt {
-				b.want(row+p-from, want{q, p + 1})
+				b.ask(row+p-from, q.score(p+1))
 				q.nextPrompt++
+				sh.prompt++
 			}
 		}
 		b.Batch.Seqs = append(b.Batch.Seqs, tensor.Seq{QStart: row, QLen: en.N, CtxLen: from + en.N, Pages: q.Table.Pages})
-		if en.Sample && q.generated < q.maxTokens {
-			b.want(row+en.N-1, want{q: q})
+		if sh.draws = en.Sample && q.generated < q.maxTokens; sh.draws {
+			b.ask(row+en.N-1, q.draw())
 		}
+		b.shares = append(b.shares, sh)
 		b.rows += en.N
 		e.segment(b, q.Adapter, row)
 	}
+	b.sampled = make([]tensor.Sampled, len(b.asks))
 	return b
 }
 
-func (b *batch) want(row int, w want) {
+func (b *batch) ask(row int, r tensor.SampleRow) {
 	b.LogitRows = append(b.LogitRows, int32(row))
-	b.wants = append(b.wants, w)
+	b.asks = append(b.asks, r)
+}
+
+// score asks for the log probability of a prompt's token.
+func (q *sequence) score(position int) tensor.SampleRow {
+	lp := q.req.Logprobs
+	return tensor.SampleRow{Given: true, Token: q.Tokens[position], Top: lp.Top, IDs: lp.IDs}
+}
+
+// draw asks for the sequence's next token.
+func (q *sequence) draw() tensor.SampleRow {
+	var r tensor.SampleRow
+	q.req.Params.Row(&r, q.counts, q.generated)
+	if lp := q.req.Logprobs; lp != nil {
+		r.Top, r.IDs = lp.Top, lp.IDs
+	}
+	return r
 }
 
 // segment extends the last segment, or starts one, for the rows just laid out.
@@ -68,7 +91,7 @@ func (e *Engine) segment(b *batch, adapter string, row int) {
 	}
 	a := e.store.Adapter(adapter)
 	b.Segments = grow(b.Segments, a, row, b.rows)
-	if n := len(b.wants); n > 0 {
+	if n := len(b.asks); n > 0 {
 		from := n
 		for from > 0 && int(b.LogitRows[from-1]) >= row {
 			from--
@@ -91,77 +114,40 @@ func grow(segs []nn.Segment, a *nn.Adapter, start, end int) []nn.Segment {
 func (e *Engine) step(plan *sched.Plan) {
 	b := e.build(plan)
 	e.count(plan, b)
-	next := map[*sequence]int32{}
-	outs := map[*sequence]*Output{}
 	e.runner.Forward(&b.Step)
-	var err error
-	for from := 0; err == nil && from < len(b.wants); from += decoder.LogitBlock {
-		err = e.logits(b, from, min(from+decoder.LogitBlock, len(b.wants)), next, outs)
-	}
-	if fin := e.runner.Finish(); err == nil {
-		err = fin
-	}
-	if err != nil {
+	e.runner.Sample(&b.Step, b.sampled, b.asks)
+	if err := e.runner.Finish(); err != nil {
 		e.fail(b, err)
 		return
 	}
-	for _, en := range b.entries {
-		q := e.bySeq[en.Seq]
-		token, sampled := next[q]
-		if !sampled {
-			token = -1
-		}
-		e.sched.Commit(en, token)
-		e.advance(q, en, outs[q], token, sampled)
+	for i := range b.shares {
+		e.advance(b, &b.shares[i])
 	}
 }
 
-// logits computes a block of logit rows and takes from it what was wanted.
-func (e *Engine) logits(b *batch, from, to int, next map[*sequence]int32, outs map[*sequence]*Output) error {
-	stats := make([]tensor.LogitStat, to-from)
-	host, err := e.runner.Logits(&b.Step, from, to, stats)
-	if err != nil {
-		return err
+// advance takes in what the step brought a sequence, emits it, and ends the
+// sequence when it is done.
+func (e *Engine) advance(b *batch, sh *share) {
+	q := sh.q
+	for i := sh.logits; i < sh.logits+sh.prompt; i++ {
+		q.promptLPs = append(q.promptLPs, sample.PositionOf(&b.sampled[i]))
 	}
-	v := e.model.Spec.Vocab
-	for i, w := range b.wants[from:to] {
-		row := host[i*v : (i+1)*v]
-		if w.prompt > 0 {
-			lp := w.q.req.Logprobs
-			w.q.promptLPs = append(w.q.promptLPs, sample.Logprobs(row, stats[i].LogSumExp, w.q.Tokens[w.prompt], lp.Top, lp.IDs))
-			continue
-		}
-		next[w.q] = e.pick(w.q, row, stats[i], outs)
-	}
-	return nil
-}
-
-// pick samples a sequence's next token.
-func (e *Engine) pick(q *sequence, row []float32, st tensor.LogitStat, outs map[*sequence]*Output) int32 {
-	lp := q.req.Logprobs
-	if lp == nil {
-		token := e.sampler.Next(row, st.ArgMax, &q.req.Params, q.counts, q.generated)
-		outs[q] = &Output{StopID: -1}
-		return token
-	}
-	// Sampling may change the row; log probabilities are those of the original.
-	e.row = append(e.row[:0], row...)
-	token := e.sampler.Next(e.row, st.ArgMax, &q.req.Params, q.counts, q.generated)
-	outs[q] = &Output{StopID: -1, Logprobs: []sample.Position{sample.Logprobs(row, st.LogSumExp, token, lp.Top, lp.IDs)}}
-	return token
-}
-
-// advance emits what the step brought a sequence and ends it when it is done.
-func (e *Engine) advance(q *sequence, en sched.Entry, o *Output, token int32, sampled bool) {
-	if !sampled {
-		if en.Sample { // nothing to generate: the prompt was all
+	if !sh.draws {
+		e.sched.Commit(sh.Entry, -1)
+		if sh.Sample { // nothing to generate: the prompt was all
 			e.end(q, Output{StopID: -1, Reason: Length, PromptLogprobs: q.promptLPs, Cached: q.Cached})
 		}
 		return
 	}
+	got := &b.sampled[sh.logits+sh.prompt]
+	token := got.Token
+	e.sched.Commit(sh.Entry, token)
 	q.generated++
 	q.counts.Add(token)
-	o.Tokens = []int32{token}
+	o := Output{Tokens: []int32{token}, StopID: -1}
+	if q.req.Logprobs != nil {
+		o.Logprobs = []sample.Position{sample.PositionOf(got)}
+	}
 	if q.generated == q.req.Generated+1 {
 		o.PromptLogprobs, o.Cached = q.promptLPs, q.Cached
 		q.promptLPs = nil
@@ -173,11 +159,11 @@ func (e *Engine) advance(q *sequence, en sched.Entry, o *Output, token int32, sa
 		o.Reason = Length
 	}
 	if o.Reason != Running {
-		e.end(q, *o)
+		e.end(q, o)
 		return
 	}
 	o.ID = q.req.ID
-	e.emit(q.conn, *o)
+	e.emit(q.conn, o)
 }
 
 // fail ends the sequences of a step that could not be computed; the others go on.
@@ -189,8 +175,8 @@ func (e *Engine) fail(b *batch, err error) {
 	}
 	err = fmt.Errorf("%w: %w", ErrStep, err)
 	e.log.Error("step failed", zap.Uint64("step", e.stats.Step), zap.Int("rows", b.rows), zap.Error(err))
-	for _, en := range b.entries {
-		e.end(e.bySeq[en.Seq], Output{Reason: Abort, Err: err, StopID: -1})
+	for _, sh := range b.shares {
+		e.end(sh.q, Output{Reason: Abort, Err: err, StopID: -1})
 	}
 }
 

@@ -144,15 +144,13 @@ func (s *speed) step(n, d, ctx int) *decoder.Step {
 // measure runs a step again and again: record is the host's part of it before
 // the GPU starts.
 func (s *speed) measure(b *testing.B, st *decoder.Step) {
-	stats := make([]tensor.LogitStat, len(st.LogitRows))
+	asked, out := make([]tensor.SampleRow, len(st.LogitRows)), make([]tensor.Sampled, len(st.LogitRows))
 	var record time.Duration
 	run := func() {
 		start := time.Now()
 		s.r.Forward(st)
 		record += time.Since(start)
-		if err := s.r.Stats(st, 0, len(stats), stats); err != nil {
-			b.Fatal(err)
-		}
+		s.r.Sample(st, out, asked)
 		if err := s.r.Finish(); err != nil {
 			b.Fatal(err)
 		}

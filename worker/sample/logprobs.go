@@ -3,13 +3,9 @@ package sample
 import (
 	"cmp"
 	"slices"
-)
 
-// TokenLogprob is a token's log probability.
-type TokenLogprob struct {
-	ID      int32
-	Logprob float64
-}
+	"chorale/worker/tensor"
+)
 
 // Position holds the log probabilities at one position.
 type Position struct {
@@ -17,8 +13,13 @@ type Position struct {
 	Logprob float64
 	// Known is false for the first token of a prompt, which has none.
 	Known     bool
-	Top       []TokenLogprob
-	Requested []TokenLogprob
+	Top       []tensor.TokenLogprob
+	Requested []tensor.TokenLogprob
+}
+
+// PositionOf gives the log probabilities of a sampled row.
+func PositionOf(s *tensor.Sampled) Position {
+	return Position{ID: s.Token, Logprob: s.Logprob, Known: true, Top: s.Top, Requested: s.Requested}
 }
 
 // Logprobs reports the log probabilities of token id under logits, whose
@@ -28,13 +29,13 @@ func Logprobs(logits []float32, lse float32, id int32, top int, requested []int3
 	lp := func(i int32) float64 { return float64(logits[i]) - float64(lse) }
 	pos := Position{ID: id, Logprob: lp(id), Known: true}
 	if top > 0 {
-		pos.Top = make([]TokenLogprob, 0, top)
+		pos.Top = make([]tensor.TokenLogprob, 0, top)
 		for _, i := range topIDs(logits, top) {
-			pos.Top = append(pos.Top, TokenLogprob{i, lp(i)})
+			pos.Top = append(pos.Top, tensor.TokenLogprob{ID: i, Logprob: lp(i)})
 		}
 	}
 	for _, i := range requested {
-		pos.Requested = append(pos.Requested, TokenLogprob{i, lp(i)})
+		pos.Requested = append(pos.Requested, tensor.TokenLogprob{ID: i, Logprob: lp(i)})
 	}
 	return pos
 }

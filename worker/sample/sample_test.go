@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"chorale/worker/tensor"
 )
 
 var inf = float32(math.Inf(1))
@@ -88,13 +90,20 @@ func total(w []float64) float64 {
 	return sum
 }
 
+// next is one draw with a sequence's parameters.
+func next(s *Sampler, logits []float32, argmax int32, p *Params, c *Counts, generated int) int32 {
+	var r tensor.SampleRow
+	p.Row(&r, c, generated)
+	return s.next(logits, argmax, &r)
+}
+
 // distribution makes the sampler tell the probabilities it draws from.
 func distribution(logits []float32, p *Params, c *Counts, generated int) []float64 {
 	var s Sampler
 	l := slices.Clone(logits)
-	s.Next(l, ArgMax(l), p, c, generated)
+	next(&s, l, ArgMax(l), p, c, generated)
 	probs := make([]float64, len(l))
-	if p.Greedy() || len(s.cands) == 0 {
+	if p.Temperature < tensor.GreedyBelow || p.TopK == 1 || len(s.cands) == 0 {
 		return probs
 	}
 	sum := 0.0
@@ -200,7 +209,7 @@ func TestOrder(t *testing.T) {
 	} {
 		p := plain()
 		tt.p(&p)
-		got := distribution(logits, &p, nil, 0)
+		got := distribution(logits, &p, NewCounts(&p, nil), 0)
 		for i := range got {
 			if math.Abs(got[i]-tt.want[i]) > 1e-4 {
 				t.Errorf("%s: %.4f, want %v", tt.name, got, tt.want)
@@ -236,7 +245,7 @@ func TestTies(t *testing.T) {
 	}
 	greedy := plain()
 	greedy.Temperature = 0
-	if got := new(Sampler).Next(slices.Clone(logits), ArgMax(logits), &greedy, nil, 0); got != 1 {
+	if got := next(new(Sampler), slices.Clone(logits), ArgMax(logits), &greedy, nil, 0); got != 1 {
 		t.Errorf("greedy takes %d, want 1", got)
 	}
 }
@@ -268,7 +277,7 @@ func TestStrangeLogits(t *testing.T) {
 			for argmax := range tt.logits { // a device's own argmax may be misled by NaN
 				for gen := range 3 {
 					c := NewCounts(&p, []int32{0})
-					got := new(Sampler).Next(slices.Clone(tt.logits), int32(argmax), &p, c, gen)
+					got := next(new(Sampler), slices.Clone(tt.logits), int32(argmax), &p, c, gen)
 					if int(got) >= len(tt.logits) || got < 0 {
 						t.Fatalf("%s: token %d, params %+v", name, got, p)
 					}
@@ -305,10 +314,10 @@ func strangeParams() []Params {
 func TestTemperatures(t *testing.T) {
 	logits := []float32{1, 1.001, 0.5, 3, 2.9999, -4}
 	p := plain()
-	p.Temperature = GreedyBelow
+	p.Temperature = tensor.GreedyBelow
 	for seed := range uint64(100) {
 		p.Seed = seed
-		if got := new(Sampler).Next(slices.Clone(logits), 3, &p, nil, 0); got != 3 {
+		if got := next(new(Sampler), slices.Clone(logits), 3, &p, nil, 0); got != 3 {
 			t.Fatalf("temperature %v took token %d", p.Temperature, got)
 		}
 	}
@@ -318,9 +327,9 @@ func TestTemperatures(t *testing.T) {
 			t.Errorf("token %d has probability %v at temperature 100", i, v)
 		}
 	}
-	p.Temperature = GreedyBelow / 2
-	if !p.Greedy() {
-		t.Error("half of GreedyBelow is not greedy")
+	p.Temperature = tensor.GreedyBelow / 2
+	if r := (tensor.SampleRow{Temperature: p.Temperature}); !r.Greedy() {
+		t.Error("half of tensor.GreedyBelow is not greedy")
 	}
 }
 
@@ -356,7 +365,7 @@ func TestDraws(t *testing.T) {
 		for i := range n {
 			var at int
 			p.Seed, at = draw(i)
-			counts[s.Next(logits, 2, &p, nil, at)]++
+			counts[next(&s, logits, 2, &p, nil, at)]++
 		}
 		if x := chiSquare(counts, probs, n); x > 20.5 { // 5 degrees of freedom
 			t.Errorf("%s: chi-square %v, counts %v", name, x, counts)
@@ -408,8 +417,8 @@ func TestDeterminism(t *testing.T) {
 		}
 		p := plain()
 		p.Seed, p.TopP, p.TopK = uint64(i), 0.9, 20+i%3
-		want := new(Sampler).Next(slices.Clone(logits), ArgMax(logits), &p, nil, i)
-		if got := used.Next(slices.Clone(logits), ArgMax(logits), &p, nil, i); got != want {
+		want := next(new(Sampler), slices.Clone(logits), ArgMax(logits), &p, nil, i)
+		if got := next(&used, slices.Clone(logits), ArgMax(logits), &p, nil, i); got != want {
 			t.Fatalf("draw %d: %d after others, %d alone", i, got, want)
 		}
 	}
@@ -426,7 +435,7 @@ func TestGreedy(t *testing.T) {
 			}
 		}
 		for _, p := range []Params{{RepetitionPenalty: 1}, {Temperature: 3, TopK: 1, RepetitionPenalty: 1}} {
-			if got := new(Sampler).Next(slices.Clone(logits), ArgMax(logits), &p, nil, 0); int(got) != want {
+			if got := next(new(Sampler), slices.Clone(logits), ArgMax(logits), &p, nil, 0); int(got) != want {
 				t.Fatalf("token %d, want %d", got, want)
 			}
 		}

@@ -240,11 +240,15 @@ type Stream interface {
 	GatherRows(dst, src Buffer, rows []int32)
 	// LogitStats summarises each row of logits into out (one per row).
 	LogitStats(out []LogitStat, logits Buffer)
+	// Sample does to each row of logits, which must be Wide, what rows asks for,
+	// and fills out, one per row. The logits may be changed. rows may be reused at
+	// once, except the slices IDs. A step may have as many rows in all as tokens.
+	Sample(out []Sampled, logits Buffer, rows []SampleRow)
 	// Host returns buf's rows as host memory, row-major, valid until the next
 	// operation that writes buf. Values may be modified by the caller.
 	Host(buf Buffer) []float32
 	// Err waits for all operations and returns the step's first error so far;
-	// ask before believing what Host and LogitStats gave.
+	// ask before believing what Host, LogitStats and Sample gave.
 	Err() error
 	// Finish waits for all operations and returns the step's first error,
 	// clearing it for the next step.

@@ -1,5 +1,5 @@
 // Runs CUDA kernels on the CPU, for tests where there is no GPU: the words of
-// CUDA C++ that the LoRA kernels use. The threads of a block are fibers that
+// CUDA C++ that they use. The threads of a block are fibers that
 // take turns at barriers and warp-wide operations; blocks run one after
 // another. Clusters, and races between threads, are beyond it.
 //
@@ -162,17 +162,77 @@ inline void run_block(unsigned threads, const std::function<void()> &body) {
 
 } // namespace on_cpu
 
-inline int32_t __shfl_up_sync(unsigned, int32_t v, int delta) {
+namespace on_cpu {
+
+// shuffle gives each lane the value of lane from(its own number).
+template <class T, class F> T shuffle(T v, F from) {
 	const unsigned lane = threadIdx.x & 31;
-	on_cpu::Warp &w = on_cpu::block->warps[threadIdx.x / 32];
-	w.in[lane][0] = static_cast<uint32_t>(v);
-	on_cpu::together(w, [&] {
-		for (int i = 31; i >= 0; i--) {
-			w.in[i][1] = w.in[i >= delta ? i - delta : i][0];
+	Warp &w = block->warps[threadIdx.x / 32];
+	static_assert(sizeof v <= 16);
+	memcpy(w.in[lane], &v, sizeof v);
+	together(w, [&] {
+		for (int i = 0; i < 32; i++) {
+			memcpy(&w.in[i][4], w.in[from(i)], 16);
 		}
 	});
-	return static_cast<int32_t>(w.in[lane][1]);
+	memcpy(&v, &w.in[lane][4], sizeof v);
+	return v;
 }
+
+} // namespace on_cpu
+
+template <class T> T __shfl_sync(unsigned, T v, int lane) {
+	return on_cpu::shuffle(v, [=](int) { return lane; });
+}
+template <class T> T __shfl_up_sync(unsigned, T v, int delta) {
+	return on_cpu::shuffle(v, [=](int i) { return i >= delta ? i - delta : i; });
+}
+template <class T> T __shfl_xor_sync(unsigned, T v, int mask) {
+	return on_cpu::shuffle(v, [=](int i) { return i ^ mask; });
+}
+inline uint32_t __ballot_sync(unsigned, bool v) {
+	on_cpu::Warp &w = on_cpu::block->warps[threadIdx.x / 32];
+	w.in[threadIdx.x & 31][0] = v;
+	on_cpu::together(w, [&] {
+		uint32_t votes = 0;
+		for (int i = 0; i < 32; i++) {
+			votes |= w.in[i][0] << i;
+		}
+		for (int i = 0; i < 32; i++) {
+			w.in[i][1] = votes;
+		}
+	});
+	return w.in[threadIdx.x & 31][1];
+}
+inline void __syncwarp() { __ballot_sync(~0u, true); }
+inline int __syncthreads_or(int v) {
+	static int any; // blocks run one after another
+	__syncthreads();
+	if (threadIdx.x == 0) {
+		any = 0;
+	}
+	__syncthreads();
+	any |= v;
+	__syncthreads();
+	return any;
+}
+inline uint32_t atomicAdd(uint32_t *at, uint32_t v) { return (*at += v) - v; }
+inline void atomicMin(uint32_t *at, uint32_t v) { *at = std::min(*at, v); }
+inline void atomicMax(uint32_t *at, uint32_t v) { *at = std::max(*at, v); }
+inline int __popc(uint32_t v) { return __builtin_popcount(v); }
+inline int __ffs(uint32_t v) { return __builtin_ffs(static_cast<int>(v)); }
+inline uint32_t __float_as_uint(float f) {
+	uint32_t u;
+	memcpy(&u, &f, 4);
+	return u;
+}
+inline uint64_t __float2ull_rn(float f) { return static_cast<uint64_t>(nearbyintf(f)); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+using std::isfinite;
+using std::isnan;
 
 // The runtime's calls: memory is the host's, launches run at once.
 using cudaStream_t = void *;

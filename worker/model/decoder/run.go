@@ -82,9 +82,10 @@ func (r *Runner) Free() {
 	}
 }
 
-// Forward starts a step and computes it up to the final norm; the logits come
-// in blocks through Logits, and Finish ends the step. Rows without wanted logits are left out of everything after
-// the last layer's attention, where nobody looks at them any more.
+// Forward starts a step and computes it up to the final norm; Sample or Logits
+// go on from there, and Finish ends the step. Rows without wanted logits are
+// left out of everything after the last layer's attention, where nobody looks at
+// them any more.
 func (r *Runner) Forward(step *Step) {
 	s, m, segs := r.stream, r.m, step.Segments
 	s.Begin(&step.Batch)
@@ -136,30 +137,34 @@ func (r *Runner) finish(step *Step) {
 	s.AddRMSNorm(r.h, r.lastX, r.delta, m.norm, m.Spec.Eps)
 }
 
+// Sample serves LogitRows, one request each, after Forward; out is filled by
+// Finish. The logits never leave the device.
+func (r *Runner) Sample(step *Step, out []tensor.Sampled, rows []tensor.SampleRow) {
+	for from := 0; from < len(rows); from += LogitBlock {
+		to := min(from+LogitBlock, len(rows))
+		r.head(step, from, to)
+		r.stream.Sample(out[from:to], r.logits, rows[from:to])
+	}
+}
+
 // Logits computes the logits of LogitRows[from:to], at most LogitBlock of
-// them, after Forward. The rows [to-from, Vocab] are valid, and the caller's
-// to change, until the next call. An error ends the step: call Finish.
+// them, after Forward, for those who want to see them. The rows [to-from, Vocab]
+// are valid, and the caller's to change, until the next call. An error ends the
+// step: call Finish.
 func (r *Runner) Logits(step *Step, from, to int, stats []tensor.LogitStat) ([]float32, error) {
-	r.head(step, from, to, stats)
+	r.head(step, from, to)
+	r.stream.LogitStats(stats, r.logits)
 	host := r.stream.Host(r.logits)
 	return host, r.stream.Err()
 }
 
-// Stats is Logits without the rows, which on a GPU then stay there.
-func (r *Runner) Stats(step *Step, from, to int, stats []tensor.LogitStat) error {
-	r.head(step, from, to, stats)
-	return r.stream.Err()
-}
-
-func (r *Runner) head(step *Step, from, to int, stats []tensor.LogitStat) {
+func (r *Runner) head(step *Step, from, to int) {
 	r.rows = r.rows[:0]
 	for i := from; i < to; i++ {
 		r.rows = append(r.rows, int32(i))
 	}
-	s := r.stream
-	s.GatherRows(r.block, r.h, r.rows)
-	r.m.head.Forward(s, r.logits, r.block, clip(step.LogitSegments, from, to))
-	s.LogitStats(stats, r.logits)
+	r.stream.GatherRows(r.block, r.h, r.rows)
+	r.m.head.Forward(r.stream, r.logits, r.block, clip(step.LogitSegments, from, to))
 }
 
 // clip cuts segments to rows [from, to) and counts them from there.

@@ -55,6 +55,8 @@ func Run(t *testing.T, open Open, tol Tolerance) {
 	run("SiluMul", testSiluMul)
 	run("GatherRows", testGatherRows)
 	run("LogitStats", testLogitStats)
+	run("Sample", testSample)
+	run("Draws", testDraws)
 	run("HostModified", testHost)
 	run("NonFinite", testNonFinite)
 	run("Errors", testErrors)

@@ -31,6 +31,11 @@ func testErrors(c *check) {
 	linear := func(terms ...tensor.LoRATerm) func(in, dst tensor.Buffer) {
 		return func(in, dst tensor.Buffer) { d.Linear(dst, in, square, nil, terms) }
 	}
+	logits := d.bufferOf(tensor.Wide, 4, 32)
+	sampleOf := func(rows ...tensor.SampleRow) {
+		d.GatherRows(logits, d.uploadAs(tensor.Wide, x), []int32{2})
+		d.Sample(make([]tensor.Sampled, 1), logits, rows)
+	}
 	tests := map[string]func(in, dst tensor.Buffer){
 		"Linear depth":          func(in, dst tensor.Buffer) { d.Linear(dst, in, wide, nil, nil) },
 		"Linear width":          func(in, dst tensor.Buffer) { d.Linear(other, in, square, nil, nil) },
@@ -59,6 +64,13 @@ func testErrors(c *check) {
 		"GatherRows negative":   func(in, dst tensor.Buffer) { d.GatherRows(dst, in, []int32{-1}) },
 		"GatherRows capacity":   func(in, dst tensor.Buffer) { d.GatherRows(small, in, []int32{0, 0, 0}) },
 		"LogitStats rows":       func(in, dst tensor.Buffer) { d.LogitStats(make([]tensor.LogitStat, 3), in) },
+		"Sample rows":           func(in, dst tensor.Buffer) { d.Sample(make([]tensor.Sampled, 4), logits, make([]tensor.SampleRow, 4)) },
+		"Sample results":        func(in, dst tensor.Buffer) { sampleOf(tensor.SampleRow{}, tensor.SampleRow{}) },
+		"Sample given":          func(in, dst tensor.Buffer) { sampleOf(tensor.SampleRow{Given: true, Token: 32}) },
+		"Sample ids":            func(in, dst tensor.Buffer) { sampleOf(tensor.SampleRow{IDs: []int32{-1}}) },
+		"Sample top":            func(in, dst tensor.Buffer) { sampleOf(tensor.SampleRow{Top: tensor.MaxTop + 1}) },
+		"Sample draw":           func(in, dst tensor.Buffer) { sampleOf(tensor.SampleRow{U: 1}) },
+		"Sample nil":            func(in, dst tensor.Buffer) { d.Sample(nil, nil, nil) },
 		"Attention width":       func(in, dst tensor.Buffer) { d.Attention(dst, in, kv, tensor.AttentionSpec{Heads: 2}) },
 		"RopeKV width":          func(in, dst tensor.Buffer) { d.RopeKV(in, kv, tensor.RopeKV{Heads: 2}) },
 	}

@@ -3,7 +3,9 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"slices"
 
+	"chorale/worker/sample"
 	"chorale/worker/tensor"
 )
 
@@ -25,6 +27,10 @@ type stream struct {
 
 	terms   []term
 	scratch *block // LoRA intermediates
+
+	sampler sample.Sampler
+	stats   []tensor.LogitStat
+	sampled int // rows of the step
 }
 
 // NewStream makes a stream for steps of at most maxTokens rows.
@@ -68,7 +74,7 @@ func (s *stream) fail(op, format string, args ...any) bool {
 
 // Begin starts a step and computes its rotary angles.
 func (s *stream) Begin(b *tensor.Batch) {
-	s.batch, s.pageSize, s.covered = nil, 0, false
+	s.batch, s.pageSize, s.covered, s.sampled = nil, 0, false, 0
 	if s.err != nil {
 		return
 	}
@@ -419,6 +425,31 @@ func (s *stream) LogitStats(out []tensor.LogitStat, logits tensor.Buffer) {
 	}
 	if x.rows > 0 {
 		s.keep(s.b.k.logitStats(out, x))
+	}
+}
+
+// Sample serves the rows one by one, on the caller's thread.
+func (s *stream) Sample(out []tensor.Sampled, logits tensor.Buffer, rows []tensor.SampleRow) {
+	const op = "Sample"
+	if !s.ready(op) {
+		return
+	}
+	x := s.buf(op, "logits", logits)
+	if x == nil {
+		return
+	}
+	if err := tensor.CheckSample(x, s.maxTokens-s.sampled, out, rows); err != nil {
+		s.fail(op, "%v", err)
+		return
+	}
+	s.sampled += len(rows)
+	s.stats = slices.Grow(s.stats[:0], len(rows))[:len(rows)]
+	s.LogitStats(s.stats, logits)
+	if s.err != nil {
+		return
+	}
+	for i := range rows {
+		out[i] = s.sampler.Sample(x.row(i), s.stats[i], &rows[i])
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 	opAttention
 	opSiluMul
 	opGather
-	opLogitStats
+	opSample
 	opToHost
 )
 
@@ -59,9 +59,33 @@ type op struct {
 
 type seq struct{ qStart, qLen, ctxLen, firstPage int32 }
 
+type samples struct{ at, rows, first, _ int32 }
+
 type header struct {
-	rows, seqs int32
-	_          [2]int32
+	rows, seqs, turn, _ int32
+	samples             [lists]samples
+}
+
+type adjustment struct {
+	id          int32
+	bias        float32
+	count, seen int32
+}
+
+type sampleRow struct {
+	u, topP                         float64
+	inverse, reach, minReach        float32
+	repetition, frequency, presence float32
+	topK, given, last               int32
+	adjust, adjusts                 int32
+	bans, banCount                  int32
+	ids, idCount                    int32
+	top, out, _                     int32
+}
+
+type sampled struct {
+	token, argMax             int32
+	max, logSumExp, fromLogit float32
 }
 
 type loraTerm struct {
@@ -71,17 +95,12 @@ type loraTerm struct {
 	_                             int32
 }
 
-type logitStat struct {
-	argMax         int32
-	max, logSumExp float32
-	_              int32
-}
-
 const (
 	lists      = 8
 	maxTerms   = 4096
 	slotHeader = 16
 	termBytes  = int32(unsafe.Sizeof(loraTerm{}))
+	results    = 2
 )
 
 // layout says where a step's tables lie, in bytes from the start of the block.
@@ -114,17 +133,20 @@ type submission struct {
 	used                int32 // bytes of the tables
 	firstSlot, lastSlot int32
 	slotBytes           int32
+	words, result       int32
 }
 
 // room is what a stream's tables need to hold, and then what they do.
 type room struct {
 	bytes, tiles int64
 	slots, terms int32
+	words        int32
 	// Set by the driver: the memory, and whether slots moved.
 	tables     []byte
 	slotMemory []byte
 	slotStride int64
 	moved      bool
+	results    [results][]uint32
 }
 
 // driver is one device: the library, or a recorder in tests.
@@ -154,7 +176,10 @@ type driver interface {
 type driverStream interface {
 	makeRoom(need *room) error
 	submit(s *submission) error
-	wait() error
+	// ready waits until the tables may be written, wait until a submission with
+	// this result buffer has ended; every one, for -1.
+	ready() error
+	wait(result int32) error
 	statistics() (Statistics, error)
 	close() error
 }

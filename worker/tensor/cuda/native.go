@@ -30,7 +30,12 @@ var (
 	_ [unsafe.Sizeof(seq{})]byte              = [C.sizeof_ch_seq]byte{}
 	_ [unsafe.Sizeof(loraTerm{})]byte         = [C.sizeof_struct_ch_lora_term]byte{}
 	_ [unsafe.Offsetof(loraTerm{}.scale)]byte = [unsafe.Offsetof(C.struct_ch_lora_term{}.scale)]byte{}
-	_ [unsafe.Sizeof(logitStat{})]byte        = [C.sizeof_ch_logit_stat]byte{}
+	_ [unsafe.Sizeof(sampleRow{})]byte        = [C.sizeof_ch_sample_row]byte{}
+	_ [unsafe.Offsetof(sampleRow{}.out)]byte  = [unsafe.Offsetof(C.ch_sample_row{}.out)]byte{}
+	_ [unsafe.Sizeof(adjustment{})]byte       = [C.sizeof_ch_adjust]byte{}
+	_ [unsafe.Sizeof(sampled{})]byte          = [C.sizeof_ch_sampled]byte{}
+	_ [tensor.MaxTop]byte                     = [C.CH_MAX_TOP]byte{}
+	_ [results]byte                           = [C.CH_RESULTS]byte{}
 	_ [lists]byte                             = [C.CH_LISTS]byte{}
 	_ [maxTerms]byte                          = [C.CH_MAX_TERMS]byte{}
 	_ [opToHost]byte                          = [C.CH_TO_HOST]byte{}
@@ -292,7 +297,7 @@ type deviceStream struct {
 }
 
 func (s *deviceStream) makeRoom(r *room) error {
-	need := C.ch_tables{bytes: C.int64_t(r.bytes), tiles: C.int64_t(r.tiles), slots: C.int32_t(r.slots), terms: C.int32_t(r.terms)}
+	need := C.ch_tables{bytes: C.int64_t(r.bytes), tiles: C.int64_t(r.tiles), slots: C.int32_t(r.slots), terms: C.int32_t(r.terms), words: C.int32_t(r.words)}
 	var now C.ch_tables
 	var e C.ch_error
 	if err := toError(C.shim_stream_tables(&s.l.shim, s.s, &need, &now, &e), &e); err != nil {
@@ -303,6 +308,10 @@ func (s *deviceStream) makeRoom(r *room) error {
 		slotStride: int64(now.slot_stride), moved: now.moved != 0,
 		tables:     unsafe.Slice((*byte)(now.tables), int(now.bytes)),
 		slotMemory: unsafe.Slice((*byte)(now.slot_data), int(now.slot_stride)*int(now.slots)),
+		words:      int32(now.words),
+	}
+	for i := range r.results {
+		r.results[i] = unsafe.Slice((*uint32)(now.results[i]), int(now.words))
 	}
 	return nil
 }
@@ -312,15 +321,20 @@ func (s *deviceStream) submit(sub *submission) error {
 	c := C.ch_submission{
 		count: C.int32_t(len(sub.ops)), graph: flag(sub.graph && !s.noGraphs), used_bytes: C.int32_t(sub.used),
 		first_slot: C.int32_t(sub.firstSlot), last_slot: C.int32_t(sub.lastSlot), slot_bytes: C.int32_t(sub.slotBytes),
-		layout: *(*C.ch_layout)(unsafe.Pointer(&l)),
+		layout: *(*C.ch_layout)(unsafe.Pointer(&l)), words: C.int32_t(sub.words), result: C.int32_t(sub.result),
 	}
 	var e C.ch_error
 	return toError(C.shim_submit(&s.l.shim, s.s, unsafe.Pointer(unsafe.SliceData(sub.ops)), c, &e), &e)
 }
 
-func (s *deviceStream) wait() error {
+func (s *deviceStream) ready() error {
 	var e C.ch_error
-	return toError(C.shim_wait(&s.l.shim, s.s, &e), &e)
+	return toError(C.shim_ready(&s.l.shim, s.s, &e), &e)
+}
+
+func (s *deviceStream) wait(result int32) error {
+	var e C.ch_error
+	return toError(C.shim_wait(&s.l.shim, s.s, C.int32_t(result), &e), &e)
 }
 
 func (s *deviceStream) statistics() (Statistics, error) {

@@ -18,7 +18,7 @@ type fake struct {
 	hosts [][]byte
 	// From the streams.
 	submitted []submission
-	stat      logitStat // what LogitStats finds
+	found     sampled // what every sampled row finds
 	broken    error
 }
 
@@ -53,14 +53,22 @@ type fakeStream struct {
 	room room
 }
 
-func (s *fakeStream) wait() error                     { return s.f.broken }
+func (s *fakeStream) wait(int32) error                { return s.f.broken }
+func (s *fakeStream) ready() error                    { return s.f.broken }
 func (s *fakeStream) statistics() (Statistics, error) { return Statistics{}, nil }
 func (s *fakeStream) close() error                    { return nil }
 
 func (s *fakeStream) makeRoom(need *room) error {
 	r := &s.room
 	if need.bytes > r.bytes {
-		r.bytes, r.tables = need.bytes, make([]byte, need.bytes)
+		r.tables = append(make([]byte, 0, need.bytes), r.tables...)[:need.bytes]
+		r.bytes = need.bytes
+	}
+	if need.words > r.words {
+		r.words = need.words
+		for i := range r.results {
+			r.results[i] = make([]uint32, need.words)
+		}
 	}
 	if r.moved = need.slots > r.slots || need.terms > r.terms; r.moved {
 		old, stride, n := r.slotMemory, r.slotStride, r.slots
@@ -80,14 +88,8 @@ func (s *fakeStream) submit(sub *submission) error {
 	c := *sub
 	c.ops = slices.Clone(sub.ops)
 	s.f.submitted = append(s.f.submitted, c)
-	for _, o := range c.ops {
-		if o.kind == opLogitStats {
-			for _, h := range s.f.hosts {
-				if addr(unsafe.Pointer(&h[0])) == o.host {
-					*(*logitStat)(unsafe.Pointer(&h[0])) = s.f.stat
-				}
-			}
-		}
+	for i := range sub.words / sampledWords { // enough for the first of a step
+		*(*sampled)(unsafe.Pointer(&s.room.results[sub.result][i*sampledWords])) = s.f.found
 	}
 	return nil
 }
@@ -104,7 +106,7 @@ type bench struct {
 	b                     *Backend
 	s                     tensor.Stream
 	x, h, qkv, att, logit tensor.Buffer
-	table, w              tensor.Matrix
+	table, w, wide        tensor.Matrix // wide has as many columns as logit
 	norm                  tensor.Vector
 	kv                    tensor.KV
 	pairs                 []tensor.LoRAPair
@@ -126,7 +128,7 @@ func newBench(t *testing.T) *bench {
 		T: t, f: f, b: b, s: must(b.NewStream(64, []tensor.RopeSpec{{InvFreq: freq, Scale: 1}})),
 		x: must(b.NewBuffer(tensor.Wide, 64, 32)), h: must(b.NewBuffer(tensor.Act, 64, 32)), qkv: must(b.NewBuffer(tensor.Act, 64, 64)),
 		att: must(b.NewBuffer(tensor.Act, 64, 32)), logit: must(b.NewBuffer(tensor.Wide, 64, 64)),
-		table: must(b.NewMatrix(100, 32, zeros)), w: must(b.NewMatrix(64, 32, zeros)), norm: must(b.NewVector(make([]float32, 32))),
+		table: must(b.NewMatrix(100, 32, zeros)), w: must(b.NewMatrix(64, 32, zeros)), wide: must(b.NewMatrix(8, 64, zeros)), norm: must(b.NewVector(make([]float32, 32))),
 		kv: must(b.NewKV(tensor.KVLayout{Layers: 1, KVHeads: 1, HeadDim: 16, PageSize: 4, Pages: 200})),
 	}
 	for range 3 {
@@ -171,7 +173,7 @@ func (m *bench) decode(n, ctx int, adapters ...int) *submission {
 	if len(m.f.submitted) != 1 {
 		m.Fatalf("%d submissions for one step", len(m.f.submitted))
 	}
-	if stats[0].ArgMax != m.f.stat.argMax {
+	if stats[0].ArgMax != m.f.found.argMax {
 		m.Errorf("LogitStats gave %+v", stats[0])
 	}
 	sub := m.f.submitted[0]
@@ -184,7 +186,7 @@ func (m *bench) decode(n, ctx int, adapters ...int) *submission {
 // with adapters differs from one without, and one of another bucket.
 func TestSameSteps(t *testing.T) {
 	m := newBench(t)
-	m.f.stat.argMax = 7
+	m.f.found.argMax = 7
 	base := m.decode(17, 40)
 	if !base.graph || base.layout.rows != 24 || base.firstSlot != base.lastSlot {
 		t.Errorf("a decode step of 17 rows: graph %v, %d rows, slots %d to %d", base.graph, base.layout.rows, base.firstSlot, base.lastSlot)

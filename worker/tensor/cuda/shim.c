@@ -89,6 +89,7 @@ int32_t shim_submit(const shim *l, ch_stream *s, const void *ops, ch_submission 
 	return l->submit(s, &sub, err);
 }
 
-int32_t shim_wait(const shim *l, ch_stream *s, ch_error *err) { return l->wait(s, err); }
+int32_t shim_ready(const shim *l, ch_stream *s, ch_error *err) { return l->ready(s, err); }
+int32_t shim_wait(const shim *l, ch_stream *s, int32_t result, ch_error *err) { return l->wait(s, result, err); }
 int32_t shim_stream_statistics(const shim *l, ch_stream *s, ch_stream_stats *out, ch_error *err) { return l->stream_statistics(s, out, err); }
 int32_t shim_fault(const shim *l, ch_context *c, ch_error *err) { return l->fault(c, err); }

@@ -5,6 +5,7 @@
 #include "chorale_kernels.h"
 
 #define CH_FUNCTIONS(F) \
+	F(ready) \
 	F(abi_version) F(device_count) F(open) F(close) F(info) F(alloc) F(free) F(host_alloc) F(host_free) \
 	F(range_alloc) F(range_free) F(pin) F(unpin) F(copy) F(stream_open) F(stream_close) F(stream_tables) F(submit) F(wait) F(stream_statistics) F(fault)
 
@@ -35,7 +36,8 @@ int32_t shim_stream_open(const shim *l, ch_context *c, int32_t max_rows, int32_t
 int32_t shim_stream_close(const shim *l, ch_stream *s, ch_error *err);
 int32_t shim_stream_tables(const shim *l, ch_stream *s, const ch_tables *need, ch_tables *now, ch_error *err);
 int32_t shim_submit(const shim *l, ch_stream *s, const void *ops, ch_submission sub, ch_error *err);
-int32_t shim_wait(const shim *l, ch_stream *s, ch_error *err);
+int32_t shim_ready(const shim *l, ch_stream *s, ch_error *err);
+int32_t shim_wait(const shim *l, ch_stream *s, int32_t result, ch_error *err);
 int32_t shim_stream_statistics(const shim *l, ch_stream *s, ch_stream_stats *out, ch_error *err);
 int32_t shim_fault(const shim *l, ch_context *c, ch_error *err);
 

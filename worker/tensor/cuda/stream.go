@@ -23,20 +23,11 @@ type stream struct {
 
 	ops     []op
 	tables  tables
-	pending []pendingStats
+	pending []sink // whose results are to come
+	drawn   int32  // rows that the step has sampled
 	// termScratch is reused by terms.
 	termScratch []loraTerm
-	stats       []unsafe.Pointer // pinned memory of pending[i]
 }
-
-// pendingStats is a LogitStats whose results are to come.
-type pendingStats struct {
-	out  []tensor.LogitStat
-	from []logitStat
-}
-
-// maxPending bounds the LogitStats of one submission.
-const maxPending = 4
 
 // NewStream makes a stream for steps of at most maxTokens rows.
 func (b *Backend) NewStream(maxTokens int, ropes []tensor.RopeSpec) (tensor.Stream, error) {
@@ -61,14 +52,7 @@ func (b *Backend) NewStream(maxTokens int, ropes []tensor.RopeSpec) (tensor.Stre
 	return s, nil
 }
 
-func (s *stream) close() error {
-	err := s.d.close()
-	for _, p := range s.stats {
-		s.b.d.hostFree(p)
-	}
-	s.stats = nil
-	return err
-}
+func (s *stream) close() error { return s.d.close() }
 
 // Statistics counts what a stream of this package has submitted.
 func StreamStatistics(s tensor.Stream) (Statistics, error) {
@@ -111,7 +95,8 @@ func (s *stream) Begin(b *tensor.Batch) {
 	if !s.checkSeqs(b) {
 		return
 	}
-	s.batch, s.rows = b, int32(bucket(len(b.IDs)))
+	s.batch, s.rows, s.drawn = b, int32(bucket(len(b.IDs))), 0
+	s.tables.turn = 1 - s.tables.turn
 	s.graph = s.covered && len(b.Seqs) == len(b.IDs) && len(b.IDs) <= graphRows
 	if s.keep("Begin", s.tables.begin(b, s.rows)) && s.covered && len(s.halves) > 0 {
 		s.record(op{kind: opAngles, rows: s.rows})
@@ -148,49 +133,15 @@ func (s *stream) flush() {
 	if s.err == nil && len(s.ops) > 0 {
 		sub := s.tables.submission()
 		sub.ops, sub.graph = s.ops, s.graph
-		if s.keep("submitting a step", s.d.submit(sub)) && s.keep("step", s.d.wait()) {
+		if s.keep("submitting a step", s.d.submit(sub)) && s.keep("step", s.d.wait(-1)) {
 			s.tables.uploaded()
-			for _, p := range s.pending {
-				for i, v := range p.from {
-					p.out[i] = tensor.LogitStat{ArgMax: v.argMax, Max: v.max, LogSumExp: v.logSumExp}
-				}
+			for i := range s.pending {
+				s.pending[i].deliver(s.tables.room.results[sub.result])
 			}
 		}
 	}
 	s.ops, s.pending = s.ops[:0], s.pending[:0]
-	s.tables.lists = 0
-}
-
-// LogitStats summarises each row; out is filled by Host, Err or Finish.
-func (s *stream) LogitStats(out []tensor.LogitStat, logits tensor.Buffer) {
-	const name = "LogitStats"
-	if !s.ready(name) {
-		return
-	}
-	x := s.buf(name, "logits", logits)
-	if x == nil {
-		return
-	}
-	if len(out) != x.rows || x.rows > s.maxTokens {
-		s.fail(name, "%d results for %d rows, at most %d", len(out), x.rows, s.maxTokens)
-		return
-	}
-	if x.rows == 0 {
-		return
-	}
-	if len(s.pending) == maxPending {
-		s.flush()
-	}
-	i := len(s.pending)
-	if i == len(s.stats) {
-		p, err := s.b.d.hostAlloc(int64(bucket(s.maxTokens)) * int64(unsafe.Sizeof(logitStat{})))
-		if !s.keep(name, err) {
-			return
-		}
-		s.stats = append(s.stats, p)
-	}
-	s.pending = append(s.pending, pendingStats{out, unsafe.Slice((*logitStat)(s.stats[i]), x.rows)})
-	s.record(op{kind: opLogitStats, rows: int32(bucket(x.rows)), x: x.view(), host: addr(s.stats[i])})
+	s.tables.lists, s.tables.draws = 0, 0
 }
 
 // Host copies buf's rows to pinned host memory, unless the copy of before still

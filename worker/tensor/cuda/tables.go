@@ -15,7 +15,10 @@ type tables struct {
 	layout layout
 	used   int32
 	lists  int   // gather lists in use since the last submission
+	draws  int   // sample lists, likewise
+	words  int32 // results of the step
 	slot   int32 // next LoRA slot of the step
+	turn   int32 // of the step: which half of the device's tokens it writes
 
 	// Slots that changed since the last upload: [first, last), and most bytes.
 	first, last, slotBytes int32
@@ -84,8 +87,8 @@ func (t *tables) begin(b *tensor.Batch, rows int32) error {
 			return err
 		}
 	}
-	t.layout, t.used, t.lists, t.slot = l, int32(need), 0, 0
-	*(*header)(unsafe.Pointer(&t.room.tables[l.header])) = header{rows: int32(len(b.IDs)), seqs: int32(len(b.Seqs))}
+	t.layout, t.used, t.lists, t.draws, t.words, t.slot = l, int32(need), 0, 0, 0, 0
+	*(*header)(unsafe.Pointer(&t.room.tables[l.header])) = header{rows: int32(len(b.IDs)), seqs: int32(len(b.Seqs)), turn: t.turn}
 	n := int(rows)
 	ids, pos, rowSeq := at[int32](t, l.ids, n), at[int32](t, l.pos, n), at[int32](t, l.rowSeq, n)
 	for _, list := range []struct{ dst, src []int32 }{{ids, b.IDs}, {pos, b.Pos}} {
@@ -113,6 +116,19 @@ func (t *tables) list(rows []int32) int32 {
 	dst := at[int32](t, t.layout.lists, n*lists)[i*n : (i+1)*n]
 	clear(dst[copy(dst, rows):])
 	return int32(i)
+}
+
+// reserve takes bytes at the end of the step's tables and tells where.
+func (t *tables) reserve(bytes int) (int32, error) {
+	start := (t.used + 15) / 16 * 16
+	need := int64(start) + int64(bytes)
+	if need > t.room.bytes {
+		if err := t.grow(room{bytes: need}); err != nil {
+			return 0, err
+		}
+	}
+	t.used = int32(need)
+	return start, nil
 }
 
 // grow makes room and takes over the new memory.
@@ -176,7 +192,7 @@ func (t *tables) touch(slot, bytes int32) {
 }
 
 func (t *tables) submission() *submission {
-	return &submission{layout: t.layout, used: t.used, firstSlot: t.first, lastSlot: t.last, slotBytes: t.slotBytes}
+	return &submission{layout: t.layout, used: t.used, firstSlot: t.first, lastSlot: t.last, slotBytes: t.slotBytes, words: t.words}
 }
 
 // uploaded notes that the device has everything.

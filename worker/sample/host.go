@@ -1,0 +1,176 @@
+package sample
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"chorale/worker/tensor"
+)
+
+// candidate is a token that may be drawn, with its weight exp((logit-max)/T).
+type candidate struct {
+	id     int32
+	logit  float32
+	weight float64
+}
+
+// Negligible is how far below the best (in units of temperature) a logit may
+// lie before its weight, below e^-32 ≈ 1e-14, cannot matter to a draw even
+// with 100 000 of its like.
+const Negligible = 32
+
+// Sampler does on the host what tensor.Stream.Sample asks for: the CPU's way,
+// and the reference of the others. It is not safe for concurrent use.
+type Sampler struct {
+	cands []candidate
+	row   []float32 // an adjusted copy
+}
+
+// Sample serves one row of logits, whose statistics are st. The logits stay as
+// they are.
+func (s *Sampler) Sample(logits []float32, st tensor.LogitStat, r *tensor.SampleRow) tensor.Sampled {
+	out := tensor.Sampled{Token: r.Token, Stat: st}
+	if !r.Given {
+		out.Token = s.next(logits, st.ArgMax, r)
+	}
+	p := Logprobs(logits, st.LogSumExp, out.Token, r.Top, r.IDs)
+	out.Logprob, out.Top, out.Requested = p.Logprob, p.Top, p.Requested
+	return out
+}
+
+// next chooses a token. argmax is the lowest index of the largest logit.
+func (s *Sampler) next(logits []float32, argmax int32, r *tensor.SampleRow) int32 {
+	if len(r.Adjust) > 0 || len(r.Ban) > 0 {
+		s.row = append(s.row[:0], logits...)
+		logits = s.row
+		adjust(logits, r)
+		argmax = ArgMax(logits)
+	}
+	top := logits[argmax]
+	if top != top { // of a broken model or adapter; the other rows' do not depend on it
+		argmax = ArgMax(logits)
+		top = logits[argmax]
+	}
+	// Without a finite best there is no distribution: all are banned, or infinite.
+	if r.Greedy() || top-top != 0 {
+		return argmax
+	}
+	s.collect(logits, top, r)
+	s.truncate(r)
+	return s.draw(r.U)
+}
+
+// adjust applies bias, penalties and bans to logits in place.
+func adjust(logits []float32, r *tensor.SampleRow) {
+	for _, a := range r.Adjust {
+		if a.ID < 0 || int(a.ID) >= len(logits) {
+			continue
+		}
+		l := logits[a.ID] + a.Bias
+		if a.Seen && r.Repetition != 1 {
+			if l > 0 {
+				l /= r.Repetition
+			} else {
+				l *= r.Repetition
+			}
+		}
+		if a.Count > 0 {
+			// Rounded product by product, as a device without this CPU's habits can.
+			l -= float32(r.Frequency*float32(a.Count)) + r.Presence
+		}
+		logits[a.ID] = l
+	}
+	for _, id := range r.Ban {
+		if int(id) < len(logits) && id >= 0 {
+			logits[id] = float32(math.Inf(-1))
+		}
+	}
+}
+
+// Reach is how far below the best, as a negative difference of logits, a token
+// may lie and still count; MinReach the same of min-p, negative infinity without
+// it. Both compare differences in float32, so that every device agrees.
+func Reach(r *tensor.SampleRow) float32 { return float32(-Negligible * r.Temperature) }
+
+// MinReach is described at Reach.
+func MinReach(r *tensor.SampleRow) float32 {
+	if r.MinP <= 0 {
+		return float32(math.Inf(-1))
+	}
+	return float32(r.Temperature * math.Log(r.MinP)) // weight >= MinP, the best one's being 1
+}
+
+// collect gathers the tokens worth drawing from, in vocabulary order.
+func (s *Sampler) collect(logits []float32, top float32, r *tensor.SampleRow) {
+	s.cands = s.cands[:0]
+	reach := Reach(r)
+	if r.TopP >= 1 { // else top-p needs the mass of those below, too
+		reach = max(reach, MinReach(r))
+	}
+	inv := 1 / r.Temperature
+	for id, l := range logits {
+		if d := l - top; d >= reach {
+			s.cands = append(s.cands, candidate{int32(id), l, math.Exp(float64(d) * inv)})
+		}
+	}
+}
+
+// truncate applies top-k, top-p and min-p. Ties at a border go to lower ids;
+// what is left is in vocabulary order again.
+func (s *Sampler) truncate(r *tensor.SampleRow) {
+	fewer := r.TopK > 0 && r.TopK < len(s.cands)
+	if !fewer && r.TopP >= 1 {
+		return
+	}
+	slices.SortFunc(s.cands, func(a, b candidate) int {
+		if c := cmp.Compare(b.logit, a.logit); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.id, b.id)
+	})
+	if fewer {
+		s.cands = s.cands[:r.TopK]
+	}
+	if r.TopP < 1 {
+		s.cands = s.cands[:nucleus(s.cands, r.TopP)]
+	}
+	top, reach := s.cands[0].logit, MinReach(r)
+	n := 0
+	for n < len(s.cands) && s.cands[n].logit-top >= reach {
+		n++
+	}
+	s.cands = s.cands[:max(n, 1)]
+	slices.SortFunc(s.cands, func(a, b candidate) int { return cmp.Compare(a.id, b.id) })
+}
+
+// nucleus counts the most likely candidates whose probabilities reach topP.
+func nucleus(cs []candidate, topP float64) int {
+	var total float64
+	for _, c := range cs {
+		total += c.weight
+	}
+	var sum float64
+	for i, c := range cs {
+		if sum += c.weight; sum >= topP*total {
+			return i + 1
+		}
+	}
+	return len(cs)
+}
+
+// draw picks by the cumulative weights; u is in [0, 1).
+func (s *Sampler) draw(u float64) int32 {
+	var total float64
+	for _, c := range s.cands {
+		total += c.weight
+	}
+	target := u * total
+	var sum float64
+	for _, c := range s.cands {
+		if sum += c.weight; sum > target {
+			return c.id
+		}
+	}
+	return s.cands[len(s.cands)-1].id
+}
