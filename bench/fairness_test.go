@@ -53,7 +53,8 @@ func TestFairnessOfStarving(t *testing.T) {
 func TestFairnessWeights(t *testing.T) {
 	run := []Sample{
 		steady("a", 0, 1, 1, 1), steady("a", 0, 2, 1, 1), steady("a", 0, 3, 1, 1),
-		steady("b", 0, 10, 1, 1), steady("", 0, 20, 1, 1), {Adapter: "c", Error: "x", Done: 1},
+		steady("b", 0, 10, 1, 1), steady("", 0, 20, 1, 1),
+		{Adapter: "c", Error: "x", Done: 1},
 	}
 	f := fairness(run)
 	if f.Adapters != 4 || f.Heavy.N != 3 || f.Heavy.Max != 3 || f.Light.N != 2 || f.Light.Max != 20 {

@@ -317,8 +317,9 @@ func TestE2EHelp(t *testing.T) {
 		"adapter unload": {"NAME", "--force"},
 		"chat":           {"--voice", "--all", "--system", "--temperature"},
 		"generate":       {"PROMPT", "--voice", "--max-tokens"},
-		"bench":          {"serve", "kernels", "plot"},
-		"bench serve":    {"--server", "--rate", "--lora"},
+		"bench":          {"serve", "engine", "kernels", "coldstart", "plot"},
+		"bench serve":    {"--server", "--rate", "--lora", "--load"},
+		"bench engine":   {"--shape", "--adapters", "--prefill"},
 		"bench kernels":  {"--shape", "--rank", "--mix"},
 		"pull":           {"ORG/NAME"},
 	} {

@@ -21,10 +21,11 @@ import (
 
 // benchCmd are the benchmarks, from the matrix product to the whole server.
 type benchCmd struct {
-	Serve   benchServeCmd   `cmd:"" help:"Put load on running servers and measure what their clients see."`
-	Kernels benchKernelsCmd `cmd:"" help:"Time a layer's matrix products and what LoRA adds to them."`
-	Engine  benchEngineCmd  `cmd:"" help:"Time an engine's steps in this process, on weights of noise."`
-	Plot    benchPlotCmd    `cmd:"" help:"Draw results that were written with --json."`
+	Serve     benchServeCmd     `cmd:"" help:"Put load on running servers and measure what their clients see."`
+	Engine    benchEngineCmd    `cmd:"" help:"Time an engine's steps in this process, on weights of noise."`
+	Kernels   benchKernelsCmd   `cmd:"" help:"Time a layer's matrix products and what LoRA adds to them."`
+	Coldstart benchColdstartCmd `cmd:"" help:"Time the first use of an adapter, and what those wait that run beside."`
+	Plot      benchPlotCmd      `cmd:"" help:"Draw results that were written with --json."`
 }
 
 // reportFlags say where a result goes.
@@ -97,9 +98,13 @@ func commandLine(args []string, keys ...string) []string {
 
 // computeFlags say what computes in this process.
 type computeFlags struct {
-	Device    string  `group:"compute" default:"auto" placeholder:"DEVICE" help:"cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one."`
-	Threads   int     `group:"compute" placeholder:"N" help:"Compute threads of the CPU (default: all cores)."`
-	CPUKernel string  `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
+	Device    string `group:"compute" default:"auto" placeholder:"DEVICE" help:"cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one."`
+	Threads   int    `group:"compute" placeholder:"N" help:"Compute threads of the CPU (default: all cores)."`
+	CPUKernel string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
+}
+
+// floorFlags are for those who compare with a floor of bytes.
+type floorFlags struct {
 	Bandwidth float64 `group:"compute" placeholder:"GB/S" help:"The memory's bandwidth, for the floors (default: measured first)."`
 }
 

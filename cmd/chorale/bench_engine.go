@@ -28,6 +28,7 @@ type benchEngineCmd struct {
 	Seed   uint64        `group:"Measure" default:"1" help:"Same seed, same prompts."`
 
 	computeFlags
+	floorFlags
 	reportFlags
 }
 

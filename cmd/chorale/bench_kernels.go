@@ -27,6 +27,7 @@ type benchKernelsCmd struct {
 	Repeat int           `group:"Measure" default:"9" help:"Repetitions; the median counts."`
 
 	computeFlags
+	floorFlags
 	reportFlags
 }
 

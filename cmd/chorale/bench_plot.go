@@ -9,6 +9,7 @@ import (
 
 	"chorale/bench"
 	"chorale/bench/chart"
+	"chorale/bench/coldstart"
 	"chorale/bench/figure"
 	"chorale/bench/kernels"
 	"chorale/bench/steps"
@@ -55,6 +56,8 @@ func plotFile(from, to string) error {
 		res = &kernels.Result{}
 	case figure.KindEngine:
 		res = &steps.Result{}
+	case figure.KindColdstart:
+		res = &coldstart.Result{}
 	case figure.KindSweep:
 		res = &bench.SweepResult{}
 	case figure.KindServe, "":

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"chorale/bench"
+	"chorale/bench/coldstart"
 	"chorale/bench/figure"
 	"chorale/bench/kernels"
 	"chorale/bench/steps"
@@ -105,6 +106,34 @@ func TestBenchEngine(t *testing.T) {
 	}
 }
 
+// TestBenchColdstart measures a tiny engine, and draws what was written.
+func TestBenchColdstart(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "c.json")
+	c, err := parseClient(t, "bench", "coldstart", "--shape", "tiny", "--rank", "4", "--device", "cpu", "--threads", "1", "--trials", "2", "--warmup", "0",
+		"--background", "2", "--settle", "10ms", "--quiet", "--json", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Bench.Coldstart.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var res coldstart.Result
+	read(t, out, &res)
+	if res.Kind != figure.KindColdstart || len(res.States) != 3 || len(res.States[2].Trials) != 2 || res.Device == nil {
+		t.Errorf("%+v", res)
+	}
+	plots(t, out, "Longest step of others")
+	for _, args := range [][]string{{"--adapter", "x"}, {"--plot", "x.pdf"}, {"--state", "x"}} {
+		c, err := parseClient(t, append([]string{"bench", "coldstart"}, args...)...)
+		if err == nil {
+			_, err = c.Bench.Coldstart.config()
+		}
+		if err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+}
+
 func TestBenchKernelsConfig(t *testing.T) {
 	c, err := parseClient(t, "bench", "kernels", "--product", "64:32+16", "--product", "8:8", "--no-lora")
 	if err != nil {
@@ -115,8 +144,14 @@ func TestBenchKernelsConfig(t *testing.T) {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 	for _, args := range [][]string{
-		{"--product", "x"}, {"--product", "8"}, {"--product", "8:"}, {"--product", "8:0"}, {"--rank", "0"}, {"--shape", "no-such"},
-		{"--plot", "x.pdf"}, {"--mix", "x"},
+		{"--product", "x"},
+		{"--product", "8"},
+		{"--product", "8:"},
+		{"--product", "8:0"},
+		{"--rank", "0"},
+		{"--shape", "no-such"},
+		{"--plot", "x.pdf"},
+		{"--mix", "x"},
 	} {
 		c, err := parseClient(t, append([]string{"bench", "kernels"}, args...)...)
 		if err == nil {
