@@ -40,6 +40,9 @@ var (
 	ErrStarvation = errors.New("cannot be pinned: one place in the batch must stay free to avoid starvation of other adapters")
 	// ErrCapacity marks max_loaded_loras reached with nothing to push out.
 	ErrCapacity = errors.New("max_loaded_loras is reached")
+	// ErrHostMemory marks a worker group's memory for adapters full with nothing
+	// to push out.
+	ErrHostMemory = errors.New("max_loaded_lora_bytes is reached")
 	// ErrDisabled marks a server that serves no adapters.
 	ErrDisabled = errors.New("LoRA is not enabled")
 	// ErrSourceNotFound marks a source that is not there or not allowed.

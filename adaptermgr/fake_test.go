@@ -252,7 +252,7 @@ func (w *fakeWorker) Push(ctx context.Context, p Push) error {
 	case !w.up || incarnation != w.incarnation:
 		return fmt.Errorf("%w: connection reset", ErrUnavailable)
 	case err != nil || digest != p.Digest:
-		w.bad = fmt.Errorf("pushed %s as %s: %w", digest, p.Digest, err)
+		w.bad = fmt.Errorf("%w: pushed %s as %s: %v", ErrRejected, digest, p.Digest, err)
 		return w.bad
 	}
 	w.pushes[p.Digest]++

@@ -307,14 +307,16 @@ func (g *group) start(conn context.Context, running *sync.WaitGroup, digest stri
 	})
 }
 
-// push sends one adapter.
+// push sends one adapter. The worker checks what it gets against the digest, so
+// the files are not read twice; they are when it refuses them, to tell who is
+// at fault.
 func (g *group) push(ctx context.Context, digest string, c content) error {
 	config, err := g.m.o.Blobs.OpenVerified(c.config)
 	if err != nil {
 		return err
 	}
 	defer config.Close()
-	weights, err := g.m.o.Blobs.OpenVerified(c.weights)
+	weights, err := g.m.o.Blobs.Open(c.weights)
 	if err != nil {
 		return err
 	}
@@ -323,7 +325,15 @@ func (g *group) push(ctx context.Context, digest string, c content) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
 	}
-	return g.w.Push(ctx, Push{Digest: digest, Config: text, Weights: weights, Size: c.size, Pinned: c.pinned})
+	err = g.w.Push(ctx, Push{Digest: digest, Config: text, Weights: weights, Size: c.size, Pinned: c.pinned})
+	if err == nil || ctx.Err() != nil || errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	again, corrupt := g.m.o.Blobs.OpenVerified(c.weights)
+	if corrupt != nil {
+		return corrupt
+	}
+	return errors.Join(err, again.Close())
 }
 
 // settle takes over an operation's result. An error ends the connection.

@@ -143,6 +143,12 @@ func TestCorruptBlobFailsUntilLoadedAgain(t *testing.T) {
 		if a, _ := w.m.Get("a"); a.State != Failed || !strings.Contains(a.Message, "load it again") {
 			t.Errorf("%v %q", a.State, a.Message)
 		}
+		w.workers[0].set(func() { // it was the worker that found out
+			if w.workers[0].bad == nil {
+				t.Error("the worker has seen nothing wrong")
+			}
+			w.workers[0].bad = nil
+		})
 		w.mustLoad("a", "s1")
 		w.check()
 		w.stop()

@@ -24,6 +24,42 @@ func someArts() map[string]art {
 	}
 }
 
+// TestMaxLoadedBytes: what a worker's memory holds bounds what is loaded, each
+// content counted once.
+func TestMaxLoadedBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1)
+		_, weights := art{seed: 1}.files(t)
+		w.mustLoad("a", "s1")
+		w.m.mu.Lock()
+		w.m.base.MaxLoadedBytes = 2 * int64(len(weights))
+		w.m.mu.Unlock()
+		time.Sleep(time.Second)
+		w.mustLoad("b", "s2", pinned)
+		time.Sleep(time.Second)
+		if r := w.mustLoad("a too", "s1again"); len(r.Evicted) != 0 {
+			t.Errorf("the same content again pushes out %v", r.Evicted)
+		}
+		time.Sleep(time.Second)
+		r := w.mustLoad("c", "s3")
+		if diff := cmp.Diff([]string{"a", "a too"}, r.Evicted); diff != "" {
+			t.Error(diff)
+		}
+		synctest.Wait()
+		if n := len(w.workers[0].holds()); n != 2 {
+			t.Errorf("the worker holds %d", n)
+		}
+		if _, err := w.m.Ensure(t.Context(), []string{"a", "c"}); !errors.Is(err, ErrHostMemory) {
+			t.Errorf("more than fits at once: %v", err)
+		}
+		e, err := w.m.Ensure(t.Context(), []string{"a"})
+		if err != nil || !slices.Equal(e.Evicted, []string{"c"}) || w.state("a") != Loaded {
+			t.Errorf("%+v, %v", e, err)
+		}
+		w.check()
+	})
+}
+
 func TestMaxLoaded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, someArts(), 1, func(o *Options) { o.MaxLoaded = 2 })

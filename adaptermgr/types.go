@@ -93,7 +93,9 @@ type WorkerInfo struct {
 	VocabSize int
 	// MaxLoRAsPerBatch and MaxLoRARank limit a step and an adapter; 0: no limit.
 	MaxLoRAsPerBatch, MaxLoRARank int
-	LoRAEnabled                   bool
+	// MaxLoadedBytes bounds the weights in a group's memory; 0: no bound.
+	MaxLoadedBytes int64
+	LoRAEnabled    bool
 }
 
 // Held is one adapter in a worker group's memory.
@@ -148,7 +150,8 @@ type Source interface {
 type Blobs interface {
 	// Stage reads r into a temporary file.
 	Stage(ctx context.Context, r io.Reader, limit int64) (Staged, error)
-	// OpenVerified opens a file whose bytes are those of its digest.
+	// Open opens a file; OpenVerified one whose bytes are those of its digest.
+	Open(digest string) (*os.File, error)
 	OpenVerified(digest string) (*os.File, error)
 	Has(digest string) bool
 	Remove(digest string) error

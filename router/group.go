@@ -62,6 +62,20 @@ type GroupStatus struct {
 	StepSeconds            float64
 	MaxStepAdapters        int
 	Preemptions            uint64
+	Adapters               AdapterMemory
+}
+
+// AdapterMemory is what a worker group's adapters take, and their comings and
+// goings since its start.
+type AdapterMemory struct {
+	HostBytes, HostLimit, DeviceBytes int64 // HostLimit 0: no bound
+	// Loads onto the device, and Evictions from it to make room.
+	Loads, Evictions uint64
+	// LoadCounts are the numbers of loads by duration: class i took at most
+	// LoadBounds[i] seconds, the last one longer. LoadSeconds is the sum of all.
+	LoadBounds  []float64
+	LoadCounts  []uint64
+	LoadSeconds float64
 }
 
 // DeviceState is a GPU of a worker group, as its driver last told of it.

@@ -64,11 +64,12 @@ type weightFlags struct {
 
 // loraFlags bound adapters.
 type loraFlags struct {
-	EnableLora        bool     `group:"lora" default:"true" negatable:"" help:"Serve LoRA adapters. Off, loads say that LoRA is not enabled."`
-	MaxLorasPerBatch  int      `group:"lora" default:"8" help:"Most distinct adapters in one step; the base model is free."`
-	MaxResidentLoras  int      `group:"lora" placeholder:"N" help:"Most adapters packed in device memory (default: 4 x max-loras-per-batch)."`
-	MaxLoraRank       int      `group:"lora" placeholder:"N" help:"Largest rank that may be loaded (default: that of --lora-paths, else 512)."`
-	LoraTargetModules []string `group:"lora" sep:"none" placeholder:"MODULE" help:"Modules that adapters may target, or all (default: those of --lora-paths, else all)."`
+	EnableLora         bool     `group:"lora" default:"true" negatable:"" help:"Serve LoRA adapters. Off, loads say that LoRA is not enabled."`
+	MaxLorasPerBatch   int      `group:"lora" default:"8" help:"Most distinct adapters in one step; the base model is free."`
+	MaxResidentLoras   int      `group:"lora" placeholder:"N" help:"Most adapters packed in device memory (default: 4 x max-loras-per-batch)."`
+	MaxLoadedLoraBytes int64    `group:"lora" placeholder:"BYTES" help:"Most host memory for adapters; more push out the least recently used (default: half of what is available at the start)."`
+	MaxLoraRank        int      `group:"lora" placeholder:"N" help:"Largest rank that may be loaded (default: that of --lora-paths, else 512)."`
+	LoraTargetModules  []string `group:"lora" sep:"none" placeholder:"MODULE" help:"Modules that adapters may target, or all (default: those of --lora-paths, else all)."`
 }
 
 // registryFlags are the adapter manager's.

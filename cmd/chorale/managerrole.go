@@ -23,6 +23,7 @@ import (
 	"chorale/services/adapters"
 	"chorale/services/auth"
 	"chorale/services/rpc"
+	"chorale/services/workers"
 )
 
 // managerRole is the adapter manager in this process.
@@ -39,6 +40,9 @@ type managerRole struct {
 type peer struct {
 	address string
 	cc      grpc.ClientConnInterface
+	// shared is the worker's service when it is in this process, to which files
+	// are named instead of sent.
+	shared *workers.Server
 }
 
 func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys, log *zap.Logger) (_ *managerRole, err error) {
@@ -86,7 +90,16 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 		Limits: r.limits.Limits,
 	}
 	for _, p := range peers {
-		o.Workers = append(o.Workers, adapters.NewWorkerClient(p.address, p.cc))
+		w := adapters.NewWorkerClient(p.address, p.cc)
+		if p.shared != nil {
+			blobDir, err := filepath.Abs(filepath.Join(dir, "blobs"))
+			if err != nil {
+				return nil, err
+			}
+			w.ShareFiles()
+			p.shared.ShareFiles(blobDir)
+		}
+		o.Workers = append(o.Workers, w)
 	}
 	if r.m, err = adaptermgr.New(o); err != nil {
 		return nil, err

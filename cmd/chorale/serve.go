@@ -62,7 +62,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	peers := []peer{{"local", wcc}}
+	peers := []peer{{"local", wcc, w.service}}
 	m, err := newManager(&c.registryFlags, &c.loraFlags, peers, nil, log)
 	if err != nil {
 		return err
@@ -390,7 +390,7 @@ func dialAll(addrs []string, key string) ([]peer, func(), error) {
 			return nil, nil, fmt.Errorf("address %s: %w", a, err)
 		}
 		ccs = append(ccs, cc)
-		out = append(out, peer{a, cc})
+		out = append(out, peer{address: a, cc: cc})
 	}
 	return out, hangUp, nil
 }

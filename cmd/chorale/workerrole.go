@@ -34,6 +34,7 @@ type workerRole struct {
 	backend tensor.Backend
 	model   *decoder.Model
 	engine  *engine.Engine
+	service *workers.Server
 	server  *rpc.Server
 	log     *zap.Logger
 	// driver and monitor are nil without a GPU that can be watched.
@@ -117,7 +118,8 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if w.server, err = rpc.NewServer(rpc.Options{Log: log, Ready: w.health}); err != nil {
 		return nil, err
 	}
-	pb.RegisterWorkerServiceServer(w.server, workers.NewServer(w.engine, ckpt, desc))
+	w.service = workers.NewServer(w.engine, ckpt, desc)
+	pb.RegisterWorkerServiceServer(w.server, w.service)
 	w.log.Info("model loaded", zap.String("path", ckpt.Path), zap.String("type", cfg.ModelType), zap.String("device", w.backend.Name()),
 		zap.String("dtype", precision.String()), zap.Int64("parameters", m.Spec.Parameters()), zap.Int64("weight_bytes", m.Bytes()),
 		zap.Int("kv_tokens", opts.Pages*kv.PageSize), zap.Int("context", opts.Context), zap.Duration("took", time.Since(start).Round(time.Millisecond)))
@@ -151,6 +153,7 @@ func checkCompute(wf *weightFlags, lf *loraFlags) error {
 		got  any
 	}{
 		{lf.MaxLorasPerBatch >= 1, "--max-loras-per-batch must be at least 1", lf.MaxLorasPerBatch},
+		{lf.MaxLoadedLoraBytes >= 0, "--max-loaded-lora-bytes must be at least 1", lf.MaxLoadedLoraBytes},
 		{lf.MaxResidentLoras >= 0, "--max-resident-loras must be at least 1", lf.MaxResidentLoras},
 		{wf.MaxRunningRequests >= 1, "--max-running-requests must be at least 1", wf.MaxRunningRequests},
 		{wf.ChunkedPrefillSize >= 1 || wf.ChunkedPrefillSize == -1, "--chunked-prefill-size must be at least 1, or -1", wf.ChunkedPrefillSize},
@@ -181,6 +184,11 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 	}
 	if wf.ChunkedPrefillSize < 0 {
 		o.MaxBatchTokens = min(o.Context, unchunked)
+	}
+	if o.MaxHostBytes = lf.MaxLoadedLoraBytes; o.MaxHostBytes == 0 {
+		if m, err := machineMemory(); err == nil { // where it is not known there is no bound
+			o.MaxHostBytes = m.available / 2
+		}
 	}
 	if o.MaxResident == 0 {
 		o.MaxResident = 4 * o.MaxAdapters

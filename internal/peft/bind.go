@@ -229,12 +229,11 @@ func (b *binder) checkTensors() error {
 	for _, e := range b.adapter.FullEmbeddings {
 		all = append(all, check{t: e.Weight})
 	}
-	for _, c := range all {
-		if err := checkFinite(c.t); err != nil {
-			return err
-		}
+	tensors := make([]safetensors.Tensor, len(all))
+	for i, c := range all {
+		tensors[i] = c.t
 	}
-	return nil
+	return checkAllFinite(tensors)
 }
 
 func checkShape(t safetensors.Tensor, want []int) error {

@@ -1,11 +1,13 @@
 package peft
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -249,6 +251,41 @@ func TestDigest(t *testing.T) {
 	}
 	if _, err := Digest([]byte(conf("")), failing{}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("failing reader: %v", err)
+	}
+}
+
+// TestVerify: both versions of a digest are known, of weights of any number of
+// blocks, read in any pieces.
+func TestVerify(t *testing.T) {
+	config := []byte(conf(`"r":4`))
+	form, err := canonicalForm(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 1, digestBlock - 1, digestBlock, digestBlock + 1, 17*digestBlock + 5} {
+		weights := bytes.Repeat([]byte("Ab3"), n/3+1)[:n]
+		d, err := Digest(config, iotest.HalfReader(bytes.NewReader(weights)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Verify(d, config, weights); err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+		if err := Verify(digestOf(firstVersion, form, weights), config, weights); err != nil {
+			t.Errorf("%d bytes, first version: %v", n, err)
+		}
+		if err := Verify(d, config, append(weights, 0)); !errors.Is(err, ErrDigest) || !strings.Contains(err.Error(), d) {
+			t.Errorf("%d bytes and one more: %v", n, err)
+		}
+		if n > 0 {
+			weights[n-1]++
+			if err := Verify(d, config, weights); !errors.Is(err, ErrDigest) {
+				t.Errorf("%d bytes, the last one changed: %v", n, err)
+			}
+		}
+	}
+	if err := Verify("", []byte("{}"), nil); !errors.Is(err, ErrConfig) {
+		t.Errorf("bad config: %v", err)
 	}
 }
 

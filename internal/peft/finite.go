@@ -4,9 +4,34 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"chorale/internal/safetensors"
 )
+
+// checkAllFinite is checkFinite of many tensors, several at once. The error is
+// that of the first bad one.
+func checkAllFinite(ts []safetensors.Tensor) error {
+	errs := make([]error, len(ts))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(len(ts), runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(ts); i = int(next.Add(1)) - 1 {
+				errs[i] = checkFinite(ts[i])
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // checkFinite refuses a tensor with a NaN or infinity, naming the element. A
 // float64 beyond float32's range counts as infinite.

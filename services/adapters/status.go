@@ -42,6 +42,7 @@ var table = []row{
 	{errBadField, codes.InvalidArgument, "INVALID_REQUEST", ""},
 	{adaptermgr.ErrStarvation, codes.FailedPrecondition, "PIN_STARVATION", "pinned"},
 	{adaptermgr.ErrCapacity, codes.FailedPrecondition, "TOO_MANY_ADAPTERS", ""},
+	{adaptermgr.ErrHostMemory, codes.FailedPrecondition, "TOO_MANY_ADAPTERS", ""},
 	{adaptermgr.ErrSourceNotFound, codes.NotFound, "ADAPTER_SOURCE_NOT_FOUND", "source"},
 	{adaptermgr.ErrSourceDenied, codes.FailedPrecondition, "ADAPTER_SOURCE_DENIED", "source"},
 	{adaptermgr.ErrSourceUnavailable, codes.Unavailable, "ADAPTER_SOURCE_UNAVAILABLE", "source"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -22,6 +23,7 @@ const chunkBytes = 1 << 20
 type WorkerClient struct {
 	address string
 	c       pb.WorkerServiceClient
+	shares  bool
 }
 
 var _ adaptermgr.Worker = (*WorkerClient)(nil)
@@ -31,6 +33,11 @@ var _ adaptermgr.Worker = (*WorkerClient)(nil)
 func NewWorkerClient(address string, conn grpc.ClientConnInterface) *WorkerClient {
 	return &WorkerClient{address: address, c: pb.NewWorkerServiceClient(conn)}
 }
+
+// ShareFiles lets the group read weights from the manager's own files instead of
+// chunks: for a group in the same process, which must allow it (workers.Server's
+// ShareFiles).
+func (w *WorkerClient) ShareFiles() { w.shares = true }
 
 // Address implements adaptermgr.Worker.
 func (w *WorkerClient) Address() string { return w.address }
@@ -44,7 +51,8 @@ func (w *WorkerClient) Describe(ctx context.Context) (adaptermgr.WorkerInfo, err
 	info := adaptermgr.WorkerInfo{
 		Incarnation: d.GetIncarnation(), ModelDigest: d.GetModelDigest(), VocabSize: int(d.GetVocabSize()),
 		MaxLoRAsPerBatch: int(d.GetMaxLorasPerBatch()), MaxLoRARank: int(d.GetMaxLoraRank()), LoRAEnabled: d.GetLoraEnabled(),
-		Modules: make([]peft.Module, len(d.GetModules())),
+		MaxLoadedBytes: d.GetMaxLoadedLoraBytes(),
+		Modules:        make([]peft.Module, len(d.GetModules())),
 	}
 	for i, m := range d.GetModules() {
 		kind, err := moduleKind(m.GetKind())
@@ -79,8 +87,13 @@ func (w *WorkerClient) Push(ctx context.Context, p adaptermgr.Push) error {
 		return workerError(err)
 	}
 	header := &pb.PushAdapterHeader{Digest: p.Digest, Config: p.Config, WeightsSize: p.Size, Pinned: p.Pinned}
+	file, ok := p.Weights.(*os.File)
+	shared := ok && w.shares
+	if shared {
+		header.WeightsPath = file.Name()
+	}
 	err = stream.Send(&pb.PushAdapterRequest{Message: &pb.PushAdapterRequest_Header{Header: header}})
-	if err == nil {
+	if err == nil && !shared {
 		err = sendChunks(stream, p.Weights)
 	}
 	var r readError

@@ -121,7 +121,7 @@ var (
 
 // Describe lists the gauges.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range descs {
+	for _, d := range append(descs, adapterDescs...) {
 		ch <- d
 	}
 }
@@ -165,6 +165,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descStepAdapt, float64(s.StepAdapters), w)
 		gauge(descStepMax, float64(s.MaxStepAdapters), w)
 		gauge(descStepTime, s.StepSeconds, w)
+		collectAdapters(ch, &s.Adapters, w)
 		used, pages, waiting = used+s.KVPagesUsed, pages+s.KVPages, waiting+s.Waiting
 		maxLoRA = max(maxLoRA, g.Info.MaxLoRAsPerBatch)
 	}

@@ -99,6 +99,14 @@ func statusProto(s *engine.Status) *pb.WorkerStatus {
 		KvPagesUsed: int32(s.PagesUsed), KvPagesTotal: int32(s.Pages), ResidentAdapters: s.Resident,
 		StepRows: int32(s.Rows), StepAdapters: int32(s.Adapters), StepBaseRows: int32(s.BaseRows),
 		StepSeconds: s.Duration.Seconds(), MaxStepAdapters: int32(s.MaxAdapters), Preemptions: s.Preemptions,
+		AdapterMemory: adapterMemory(&s.LoRA),
+	}
+}
+
+func adapterMemory(t *lora.Totals) *pb.AdapterMemory {
+	return &pb.AdapterMemory{
+		HostBytes: t.HostBytes, HostLimit: t.HostLimit, DeviceBytes: t.DeviceBytes, Loads: t.Loads, Evictions: t.Evictions,
+		LoadBounds: lora.TimeBounds[:], LoadCounts: t.LoadTime.Classes[:], LoadSeconds: t.LoadTime.Sum,
 	}
 }
 
@@ -141,9 +149,17 @@ func routerOutputs(m *pb.ConnectResponse, requested func(id uint64) []int32) rou
 			KVPagesUsed: int(s.GetKvPagesUsed()), KVPages: int(s.GetKvPagesTotal()), Resident: s.GetResidentAdapters(),
 			StepRows: int(s.GetStepRows()), StepAdapters: int(s.GetStepAdapters()), StepBaseRows: int(s.GetStepBaseRows()),
 			StepSeconds: s.GetStepSeconds(), MaxStepAdapters: int(s.GetMaxStepAdapters()), Preemptions: s.GetPreemptions(),
+			Adapters: adapterState(s.GetAdapterMemory()),
 		}
 	}
 	return out
+}
+
+func adapterState(m *pb.AdapterMemory) router.AdapterMemory {
+	return router.AdapterMemory{
+		HostBytes: m.GetHostBytes(), HostLimit: m.GetHostLimit(), DeviceBytes: m.GetDeviceBytes(), Loads: m.GetLoads(), Evictions: m.GetEvictions(),
+		LoadBounds: m.GetLoadBounds(), LoadCounts: m.GetLoadCounts(), LoadSeconds: m.GetLoadSeconds(),
+	}
 }
 
 func routerReason(r pb.FinishReason) router.FinishReason {

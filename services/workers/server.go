@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"path/filepath"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"chorale/internal/checkpoint"
+	"chorale/internal/mapfile"
 	"chorale/internal/peft"
 	"chorale/internal/safetensors"
 	pb "chorale/proto/gen/chorale/v1"
@@ -45,12 +46,19 @@ type Server struct {
 	e    *engine.Engine
 	ckpt *checkpoint.Checkpoint
 	d    Description
+	// shared is the folder of ShareFiles, or empty.
+	shared string
 }
 
 // NewServer makes a server. The checkpoint stays open as long as it serves.
 func NewServer(e *engine.Engine, c *checkpoint.Checkpoint, d Description) *Server {
 	return &Server{e: e, ckpt: c, d: d}
 }
+
+// ShareFiles allows the adapter manager to name files below dir instead of
+// sending their bytes: for a manager in the same process, whose files do not
+// change. To be called before the server serves.
+func (s *Server) ShareFiles(dir string) { s.shared = dir }
 
 var kindNames = map[peft.ModuleKind]string{peft.Linear: "linear", peft.Embedding: "embedding", peft.Head: "head"}
 
@@ -63,6 +71,7 @@ func (s *Server) DescribeWorker(context.Context, *pb.DescribeWorkerRequest) (*pb
 		VocabSize: int32(spec.Vocab), Parameters: spec.Parameters(), Dtype: s.d.DType, EosTokenIds: o.EOS,
 		MaxLorasPerBatch: int32(o.MaxAdapters), MaxResidentLoras: int32(o.MaxResident), MaxLoraRank: int32(s.d.MaxLoRARank),
 		MaxRunning: int32(o.MaxRunning), KvPages: int32(o.Pages), PageSize: pageSize, LoraEnabled: s.d.LoRAEnabled,
+		MaxLoadedLoraBytes: o.MaxHostBytes,
 	}
 	for _, m := range model.Modules(spec) {
 		out.Modules = append(out.Modules, &pb.ModelModule{
@@ -149,15 +158,37 @@ func (s *Server) PushAdapter(stream grpc.ClientStreamingServer[pb.PushAdapterReq
 		}
 		return stream.SendAndClose(&pb.PushAdapterResponse{HostBytes: h.GetWeightsSize()})
 	}
-	weights, err := s.receive(stream, h.GetWeightsSize())
+	weights, done, err := s.weights(stream, h)
 	if err != nil {
 		return err
 	}
+	defer done()
 	bytes, err := s.put(stream.Context(), h, weights)
 	if err != nil {
 		return err
 	}
 	return stream.SendAndClose(&pb.PushAdapterResponse{HostBytes: bytes})
+}
+
+// weights gives the weights that a header announces, until done is called.
+func (s *Server) weights(stream grpc.ClientStreamingServer[pb.PushAdapterRequest, pb.PushAdapterResponse], h *pb.PushAdapterHeader) (weights []byte, done func(), err error) {
+	if h.GetWeightsPath() == "" {
+		weights, err = s.receive(stream, h.GetWeightsSize())
+		return weights, func() {}, err
+	}
+	rest, err := filepath.Rel(s.shared, h.GetWeightsPath())
+	if s.shared == "" || err != nil || !filepath.IsLocal(rest) {
+		return nil, nil, status.Error(codes.PermissionDenied, "this worker shares no such file")
+	}
+	f, err := mapfile.Open(h.GetWeightsPath(), false)
+	if err != nil {
+		return nil, nil, status.Error(codes.DataLoss, err.Error())
+	}
+	if int64(len(f.Data)) != h.GetWeightsSize() {
+		f.Close()
+		return nil, nil, status.Errorf(codes.DataLoss, "%d bytes of the %d announced", len(f.Data), h.GetWeightsSize())
+	}
+	return f.Data, func() { f.Close() }, nil
 }
 
 // put checks an adapter, lays it out and gives it to the engine. It returns the
@@ -220,12 +251,8 @@ func (s *Server) receive(stream grpc.ClientStreamingServer[pb.PushAdapterRequest
 
 // bind checks the digest and binds the adapter's tensors to this model.
 func (s *Server) bind(h *pb.PushAdapterHeader, weights []byte) (*peft.Adapter, error) {
-	digest, err := peft.Digest(h.GetConfig(), bytes.NewReader(weights))
-	if err != nil {
+	if err := peft.Verify(h.GetDigest(), h.GetConfig(), weights); err != nil {
 		return nil, err
-	}
-	if digest != h.GetDigest() {
-		return nil, fmt.Errorf("digest is %s, announced %s", digest, h.GetDigest())
 	}
 	cfg, err := peft.ParseConfig(h.GetConfig())
 	if err != nil {

@@ -64,7 +64,7 @@ var management = []cause{
 	{adaptermgr.ErrIncompatible, "It does not fit the base model (module names, shapes) or the allowed `--lora-target-modules`."},
 	{adaptermgr.ErrRankTooLarge, "Its rank is above `--max-lora-rank`."},
 	{adaptermgr.ErrStarvation, "The pin would take the last place in the batch from the other adapters."},
-	{adaptermgr.ErrCapacity, "`--max-loaded-loras` is reached and everything loaded is pinned."},
+	{adaptermgr.ErrCapacity, "`--max-loaded-loras` or `--max-loaded-lora-bytes` is reached and everything loaded is pinned or in use."},
 	{adaptermgr.ErrUnloaded, "The name was unloaded while it was being loaded."},
 	{adaptermgr.ErrDiskFull, "The data directory's disk is full. Nothing was changed."},
 	{adaptermgr.ErrReadOnly, "The data directory cannot be written. Nothing was changed."},

@@ -159,12 +159,14 @@ type DescribeWorkerResponse struct {
 	MaxResidentLoras int32          `protobuf:"varint,14,opt,name=max_resident_loras,json=maxResidentLoras,proto3" json:"max_resident_loras,omitempty"`
 	MaxLoraRank      int32          `protobuf:"varint,15,opt,name=max_lora_rank,json=maxLoraRank,proto3" json:"max_lora_rank,omitempty"`
 	// Sequences that the worker takes at once.
-	MaxRunning    int32 `protobuf:"varint,16,opt,name=max_running,json=maxRunning,proto3" json:"max_running,omitempty"`
-	KvPages       int32 `protobuf:"varint,17,opt,name=kv_pages,json=kvPages,proto3" json:"kv_pages,omitempty"`
-	PageSize      int32 `protobuf:"varint,18,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	LoraEnabled   bool  `protobuf:"varint,19,opt,name=lora_enabled,json=loraEnabled,proto3" json:"lora_enabled,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxRunning  int32 `protobuf:"varint,16,opt,name=max_running,json=maxRunning,proto3" json:"max_running,omitempty"`
+	KvPages     int32 `protobuf:"varint,17,opt,name=kv_pages,json=kvPages,proto3" json:"kv_pages,omitempty"`
+	PageSize    int32 `protobuf:"varint,18,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	LoraEnabled bool  `protobuf:"varint,19,opt,name=lora_enabled,json=loraEnabled,proto3" json:"lora_enabled,omitempty"`
+	// Host memory for adapters, in bytes; 0: no bound.
+	MaxLoadedLoraBytes int64 `protobuf:"varint,20,opt,name=max_loaded_lora_bytes,json=maxLoadedLoraBytes,proto3" json:"max_loaded_lora_bytes,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *DescribeWorkerResponse) Reset() {
@@ -328,6 +330,13 @@ func (x *DescribeWorkerResponse) GetLoraEnabled() bool {
 		return x.LoraEnabled
 	}
 	return false
+}
+
+func (x *DescribeWorkerResponse) GetMaxLoadedLoraBytes() int64 {
+	if x != nil {
+		return x.MaxLoadedLoraBytes
+	}
+	return 0
 }
 
 // Sequence is one answer to compute.
@@ -965,12 +974,13 @@ type WorkerStatus struct {
 	KvPagesTotal     int32                  `protobuf:"varint,5,opt,name=kv_pages_total,json=kvPagesTotal,proto3" json:"kv_pages_total,omitempty"`
 	ResidentAdapters []string               `protobuf:"bytes,6,rep,name=resident_adapters,json=residentAdapters,proto3" json:"resident_adapters,omitempty"`
 	// Rows and distinct adapters (the base not counted) of the step.
-	StepRows        int32   `protobuf:"varint,7,opt,name=step_rows,json=stepRows,proto3" json:"step_rows,omitempty"`
-	StepAdapters    int32   `protobuf:"varint,8,opt,name=step_adapters,json=stepAdapters,proto3" json:"step_adapters,omitempty"`
-	StepBaseRows    int32   `protobuf:"varint,9,opt,name=step_base_rows,json=stepBaseRows,proto3" json:"step_base_rows,omitempty"`
-	StepSeconds     float64 `protobuf:"fixed64,10,opt,name=step_seconds,json=stepSeconds,proto3" json:"step_seconds,omitempty"`
-	MaxStepAdapters int32   `protobuf:"varint,11,opt,name=max_step_adapters,json=maxStepAdapters,proto3" json:"max_step_adapters,omitempty"`
-	Preemptions     uint64  `protobuf:"varint,12,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
+	StepRows        int32          `protobuf:"varint,7,opt,name=step_rows,json=stepRows,proto3" json:"step_rows,omitempty"`
+	StepAdapters    int32          `protobuf:"varint,8,opt,name=step_adapters,json=stepAdapters,proto3" json:"step_adapters,omitempty"`
+	StepBaseRows    int32          `protobuf:"varint,9,opt,name=step_base_rows,json=stepBaseRows,proto3" json:"step_base_rows,omitempty"`
+	StepSeconds     float64        `protobuf:"fixed64,10,opt,name=step_seconds,json=stepSeconds,proto3" json:"step_seconds,omitempty"`
+	MaxStepAdapters int32          `protobuf:"varint,11,opt,name=max_step_adapters,json=maxStepAdapters,proto3" json:"max_step_adapters,omitempty"`
+	Preemptions     uint64         `protobuf:"varint,12,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
+	AdapterMemory   *AdapterMemory `protobuf:"bytes,13,opt,name=adapter_memory,json=adapterMemory,proto3" json:"adapter_memory,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1089,6 +1099,118 @@ func (x *WorkerStatus) GetPreemptions() uint64 {
 	return 0
 }
 
+func (x *WorkerStatus) GetAdapterMemory() *AdapterMemory {
+	if x != nil {
+		return x.AdapterMemory
+	}
+	return nil
+}
+
+// AdapterMemory is what a worker's adapters take, and their comings and goings.
+type AdapterMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes in host memory, their bound (0: none), and bytes on the device.
+	HostBytes   int64 `protobuf:"varint,1,opt,name=host_bytes,json=hostBytes,proto3" json:"host_bytes,omitempty"`
+	HostLimit   int64 `protobuf:"varint,2,opt,name=host_limit,json=hostLimit,proto3" json:"host_limit,omitempty"`
+	DeviceBytes int64 `protobuf:"varint,3,opt,name=device_bytes,json=deviceBytes,proto3" json:"device_bytes,omitempty"`
+	// Adapters brought onto the device, and put out to make room, since the start.
+	Loads     uint64 `protobuf:"varint,4,opt,name=loads,proto3" json:"loads,omitempty"`
+	Evictions uint64 `protobuf:"varint,5,opt,name=evictions,proto3" json:"evictions,omitempty"`
+	// How long they took: counts by class, whose upper bounds in seconds are
+	// load_bounds and, for the last, infinity; and the sum of all.
+	LoadBounds    []float64 `protobuf:"fixed64,6,rep,packed,name=load_bounds,json=loadBounds,proto3" json:"load_bounds,omitempty"`
+	LoadCounts    []uint64  `protobuf:"varint,7,rep,packed,name=load_counts,json=loadCounts,proto3" json:"load_counts,omitempty"`
+	LoadSeconds   float64   `protobuf:"fixed64,8,opt,name=load_seconds,json=loadSeconds,proto3" json:"load_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdapterMemory) Reset() {
+	*x = AdapterMemory{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterMemory) ProtoMessage() {}
+
+func (x *AdapterMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterMemory.ProtoReflect.Descriptor instead.
+func (*AdapterMemory) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AdapterMemory) GetHostBytes() int64 {
+	if x != nil {
+		return x.HostBytes
+	}
+	return 0
+}
+
+func (x *AdapterMemory) GetHostLimit() int64 {
+	if x != nil {
+		return x.HostLimit
+	}
+	return 0
+}
+
+func (x *AdapterMemory) GetDeviceBytes() int64 {
+	if x != nil {
+		return x.DeviceBytes
+	}
+	return 0
+}
+
+func (x *AdapterMemory) GetLoads() uint64 {
+	if x != nil {
+		return x.Loads
+	}
+	return 0
+}
+
+func (x *AdapterMemory) GetEvictions() uint64 {
+	if x != nil {
+		return x.Evictions
+	}
+	return 0
+}
+
+func (x *AdapterMemory) GetLoadBounds() []float64 {
+	if x != nil {
+		return x.LoadBounds
+	}
+	return nil
+}
+
+func (x *AdapterMemory) GetLoadCounts() []uint64 {
+	if x != nil {
+		return x.LoadCounts
+	}
+	return nil
+}
+
+func (x *AdapterMemory) GetLoadSeconds() float64 {
+	if x != nil {
+		return x.LoadSeconds
+	}
+	return 0
+}
+
 // ConnectResponse is one step's outputs, or just a status, or the devices.
 type ConnectResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1102,7 +1224,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	mi := &file_chorale_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1236,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	mi := &file_chorale_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1249,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{11}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ConnectResponse) GetOutputs() []*SequenceOutput {
@@ -1165,7 +1287,7 @@ type PushAdapterRequest struct {
 
 func (x *PushAdapterRequest) Reset() {
 	*x = PushAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[12]
+	mi := &file_chorale_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1299,7 @@ func (x *PushAdapterRequest) String() string {
 func (*PushAdapterRequest) ProtoMessage() {}
 
 func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[12]
+	mi := &file_chorale_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1312,7 @@ func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterRequest.ProtoReflect.Descriptor instead.
 func (*PushAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{12}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PushAdapterRequest) GetMessage() isPushAdapterRequest_Message {
@@ -1242,14 +1364,17 @@ type PushAdapterHeader struct {
 	Config      []byte `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
 	WeightsSize int64  `protobuf:"varint,3,opt,name=weights_size,json=weightsSize,proto3" json:"weights_size,omitempty"`
 	// Never evicted from device memory.
-	Pinned        bool `protobuf:"varint,4,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	Pinned bool `protobuf:"varint,4,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	// A file with the weights, for a worker in the manager's own process; no
+	// chunks follow.
+	WeightsPath   string `protobuf:"bytes,5,opt,name=weights_path,json=weightsPath,proto3" json:"weights_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PushAdapterHeader) Reset() {
 	*x = PushAdapterHeader{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[13]
+	mi := &file_chorale_v1_worker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1386,7 @@ func (x *PushAdapterHeader) String() string {
 func (*PushAdapterHeader) ProtoMessage() {}
 
 func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[13]
+	mi := &file_chorale_v1_worker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1399,7 @@ func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterHeader.ProtoReflect.Descriptor instead.
 func (*PushAdapterHeader) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{13}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PushAdapterHeader) GetDigest() string {
@@ -1305,6 +1430,13 @@ func (x *PushAdapterHeader) GetPinned() bool {
 	return false
 }
 
+func (x *PushAdapterHeader) GetWeightsPath() string {
+	if x != nil {
+		return x.WeightsPath
+	}
+	return ""
+}
+
 // PushAdapterResponse acknowledges an adapter.
 type PushAdapterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1315,7 +1447,7 @@ type PushAdapterResponse struct {
 
 func (x *PushAdapterResponse) Reset() {
 	*x = PushAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[14]
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1459,7 @@ func (x *PushAdapterResponse) String() string {
 func (*PushAdapterResponse) ProtoMessage() {}
 
 func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[14]
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1472,7 @@ func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterResponse.ProtoReflect.Descriptor instead.
 func (*PushAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PushAdapterResponse) GetHostBytes() int64 {
@@ -1361,7 +1493,7 @@ type DropAdapterRequest struct {
 
 func (x *DropAdapterRequest) Reset() {
 	*x = DropAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1505,7 @@ func (x *DropAdapterRequest) String() string {
 func (*DropAdapterRequest) ProtoMessage() {}
 
 func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1518,7 @@ func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterRequest.ProtoReflect.Descriptor instead.
 func (*DropAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DropAdapterRequest) GetDigest() string {
@@ -1412,7 +1544,7 @@ type DropAdapterResponse struct {
 
 func (x *DropAdapterResponse) Reset() {
 	*x = DropAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1556,7 @@ func (x *DropAdapterResponse) String() string {
 func (*DropAdapterResponse) ProtoMessage() {}
 
 func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1569,7 @@ func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterResponse.ProtoReflect.Descriptor instead.
 func (*DropAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 // FlushWorkerCacheRequest asks to forget all cached prefixes.
@@ -1449,7 +1581,7 @@ type FlushWorkerCacheRequest struct {
 
 func (x *FlushWorkerCacheRequest) Reset() {
 	*x = FlushWorkerCacheRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1593,7 @@ func (x *FlushWorkerCacheRequest) String() string {
 func (*FlushWorkerCacheRequest) ProtoMessage() {}
 
 func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1606,7 @@ func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheRequest.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 // FlushWorkerCacheResponse acknowledges.
@@ -1486,7 +1618,7 @@ type FlushWorkerCacheResponse struct {
 
 func (x *FlushWorkerCacheResponse) Reset() {
 	*x = FlushWorkerCacheResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1630,7 @@ func (x *FlushWorkerCacheResponse) String() string {
 func (*FlushWorkerCacheResponse) ProtoMessage() {}
 
 func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1643,7 @@ func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheResponse.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 // ListWorkerAdaptersRequest asks for the worker's adapters.
@@ -1523,7 +1655,7 @@ type ListWorkerAdaptersRequest struct {
 
 func (x *ListWorkerAdaptersRequest) Reset() {
 	*x = ListWorkerAdaptersRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1667,7 @@ func (x *ListWorkerAdaptersRequest) String() string {
 func (*ListWorkerAdaptersRequest) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1680,7 @@ func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
 }
 
 // WorkerAdapter is one adapter on a worker.
@@ -1569,7 +1701,7 @@ type WorkerAdapter struct {
 
 func (x *WorkerAdapter) Reset() {
 	*x = WorkerAdapter{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1713,7 @@ func (x *WorkerAdapter) String() string {
 func (*WorkerAdapter) ProtoMessage() {}
 
 func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1726,7 @@ func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerAdapter.ProtoReflect.Descriptor instead.
 func (*WorkerAdapter) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WorkerAdapter) GetDigest() string {
@@ -1657,7 +1789,7 @@ type ListWorkerAdaptersResponse struct {
 
 func (x *ListWorkerAdaptersResponse) Reset() {
 	*x = ListWorkerAdaptersResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1801,7 @@ func (x *ListWorkerAdaptersResponse) String() string {
 func (*ListWorkerAdaptersResponse) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1814,7 @@ func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListWorkerAdaptersResponse) GetIncarnation() string {
@@ -1711,7 +1843,7 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x02in\x18\x02 \x01(\x05R\x02in\x12\x10\n" +
 	"\x03out\x18\x03 \x01(\x05R\x03out\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x19\n" +
-	"\bhas_bias\x18\x05 \x01(\bR\ahasBias\"\xa4\x05\n" +
+	"\bhas_bias\x18\x05 \x01(\bR\ahasBias\"\xd7\x05\n" +
 	"\x16DescribeWorkerResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -1737,7 +1869,8 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"maxRunning\x12\x19\n" +
 	"\bkv_pages\x18\x11 \x01(\x05R\akvPages\x12\x1b\n" +
 	"\tpage_size\x18\x12 \x01(\x05R\bpageSize\x12!\n" +
-	"\flora_enabled\x18\x13 \x01(\bR\vloraEnabled\"\xbd\x01\n" +
+	"\flora_enabled\x18\x13 \x01(\bR\vloraEnabled\x121\n" +
+	"\x15max_loaded_lora_bytes\x18\x14 \x01(\x03R\x12maxLoadedLoraBytes\"\xbd\x01\n" +
 	"\bSequence\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12%\n" +
 	"\ttoken_ids\x18\x02 \x03(\x05B\b\xbaH\x05\x92\x01\x02\b\x01R\btokenIds\x12%\n" +
@@ -1795,7 +1928,7 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\tR\x05error\x12!\n" +
 	"\ferror_reason\x18\b \x01(\tR\verrorReason\x12#\n" +
 	"\rcached_tokens\x18\t \x01(\x05R\fcachedTokensB\x10\n" +
-	"\x0e_stop_token_id\"\xa6\x03\n" +
+	"\x0e_stop_token_id\"\xe8\x03\n" +
 	"\fWorkerStatus\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\x05R\arunning\x12\x18\n" +
@@ -1809,7 +1942,21 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\fstep_seconds\x18\n" +
 	" \x01(\x01R\vstepSeconds\x12*\n" +
 	"\x11max_step_adapters\x18\v \x01(\x05R\x0fmaxStepAdapters\x12 \n" +
-	"\vpreemptions\x18\f \x01(\x04R\vpreemptions\"\xab\x01\n" +
+	"\vpreemptions\x18\f \x01(\x04R\vpreemptions\x12@\n" +
+	"\x0eadapter_memory\x18\r \x01(\v2\x19.chorale.v1.AdapterMemoryR\radapterMemory\"\x89\x02\n" +
+	"\rAdapterMemory\x12\x1d\n" +
+	"\n" +
+	"host_bytes\x18\x01 \x01(\x03R\thostBytes\x12\x1d\n" +
+	"\n" +
+	"host_limit\x18\x02 \x01(\x03R\thostLimit\x12!\n" +
+	"\fdevice_bytes\x18\x03 \x01(\x03R\vdeviceBytes\x12\x14\n" +
+	"\x05loads\x18\x04 \x01(\x04R\x05loads\x12\x1c\n" +
+	"\tevictions\x18\x05 \x01(\x04R\tevictions\x12\x1f\n" +
+	"\vload_bounds\x18\x06 \x03(\x01R\n" +
+	"loadBounds\x12\x1f\n" +
+	"\vload_counts\x18\a \x03(\x04R\n" +
+	"loadCounts\x12!\n" +
+	"\fload_seconds\x18\b \x01(\x01R\vloadSeconds\"\xab\x01\n" +
 	"\x0fConnectResponse\x124\n" +
 	"\aoutputs\x18\x01 \x03(\v2\x1a.chorale.v1.SequenceOutputR\aoutputs\x120\n" +
 	"\x06status\x18\x02 \x01(\v2\x18.chorale.v1.WorkerStatusR\x06status\x120\n" +
@@ -1817,12 +1964,13 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x12PushAdapterRequest\x127\n" +
 	"\x06header\x18\x01 \x01(\v2\x1d.chorale.v1.PushAdapterHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\t\n" +
-	"\amessage\"~\n" +
+	"\amessage\"\xa1\x01\n" +
 	"\x11PushAdapterHeader\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\x12!\n" +
 	"\fweights_size\x18\x03 \x01(\x03R\vweightsSize\x12\x16\n" +
-	"\x06pinned\x18\x04 \x01(\bR\x06pinned\"4\n" +
+	"\x06pinned\x18\x04 \x01(\bR\x06pinned\x12!\n" +
+	"\fweights_path\x18\x05 \x01(\tR\vweightsPath\"4\n" +
 	"\x13PushAdapterResponse\x12\x1d\n" +
 	"\n" +
 	"host_bytes\x18\x01 \x01(\x03R\thostBytes\"B\n" +
@@ -1868,7 +2016,7 @@ func file_chorale_v1_worker_proto_rawDescGZIP() []byte {
 	return file_chorale_v1_worker_proto_rawDescData
 }
 
-var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_chorale_v1_worker_proto_goTypes = []any{
 	(*DescribeWorkerRequest)(nil),      // 0: chorale.v1.DescribeWorkerRequest
 	(*ModelModule)(nil),                // 1: chorale.v1.ModelModule
@@ -1881,53 +2029,55 @@ var file_chorale_v1_worker_proto_goTypes = []any{
 	(*SequenceLogprobs)(nil),           // 8: chorale.v1.SequenceLogprobs
 	(*SequenceOutput)(nil),             // 9: chorale.v1.SequenceOutput
 	(*WorkerStatus)(nil),               // 10: chorale.v1.WorkerStatus
-	(*ConnectResponse)(nil),            // 11: chorale.v1.ConnectResponse
-	(*PushAdapterRequest)(nil),         // 12: chorale.v1.PushAdapterRequest
-	(*PushAdapterHeader)(nil),          // 13: chorale.v1.PushAdapterHeader
-	(*PushAdapterResponse)(nil),        // 14: chorale.v1.PushAdapterResponse
-	(*DropAdapterRequest)(nil),         // 15: chorale.v1.DropAdapterRequest
-	(*DropAdapterResponse)(nil),        // 16: chorale.v1.DropAdapterResponse
-	(*FlushWorkerCacheRequest)(nil),    // 17: chorale.v1.FlushWorkerCacheRequest
-	(*FlushWorkerCacheResponse)(nil),   // 18: chorale.v1.FlushWorkerCacheResponse
-	(*ListWorkerAdaptersRequest)(nil),  // 19: chorale.v1.ListWorkerAdaptersRequest
-	(*WorkerAdapter)(nil),              // 20: chorale.v1.WorkerAdapter
-	(*ListWorkerAdaptersResponse)(nil), // 21: chorale.v1.ListWorkerAdaptersResponse
-	nil,                                // 22: chorale.v1.TokenSampling.LogitBiasEntry
-	(FinishReason)(0),                  // 23: chorale.v1.FinishReason
-	(*DeviceInfo)(nil),                 // 24: chorale.v1.DeviceInfo
+	(*AdapterMemory)(nil),              // 11: chorale.v1.AdapterMemory
+	(*ConnectResponse)(nil),            // 12: chorale.v1.ConnectResponse
+	(*PushAdapterRequest)(nil),         // 13: chorale.v1.PushAdapterRequest
+	(*PushAdapterHeader)(nil),          // 14: chorale.v1.PushAdapterHeader
+	(*PushAdapterResponse)(nil),        // 15: chorale.v1.PushAdapterResponse
+	(*DropAdapterRequest)(nil),         // 16: chorale.v1.DropAdapterRequest
+	(*DropAdapterResponse)(nil),        // 17: chorale.v1.DropAdapterResponse
+	(*FlushWorkerCacheRequest)(nil),    // 18: chorale.v1.FlushWorkerCacheRequest
+	(*FlushWorkerCacheResponse)(nil),   // 19: chorale.v1.FlushWorkerCacheResponse
+	(*ListWorkerAdaptersRequest)(nil),  // 20: chorale.v1.ListWorkerAdaptersRequest
+	(*WorkerAdapter)(nil),              // 21: chorale.v1.WorkerAdapter
+	(*ListWorkerAdaptersResponse)(nil), // 22: chorale.v1.ListWorkerAdaptersResponse
+	nil,                                // 23: chorale.v1.TokenSampling.LogitBiasEntry
+	(FinishReason)(0),                  // 24: chorale.v1.FinishReason
+	(*DeviceInfo)(nil),                 // 25: chorale.v1.DeviceInfo
 }
 var file_chorale_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: chorale.v1.DescribeWorkerResponse.modules:type_name -> chorale.v1.ModelModule
 	4,  // 1: chorale.v1.Sequence.sampling:type_name -> chorale.v1.TokenSampling
-	22, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
+	23, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
 	3,  // 3: chorale.v1.SubmitSequences.sequences:type_name -> chorale.v1.Sequence
 	5,  // 4: chorale.v1.ConnectRequest.submit:type_name -> chorale.v1.SubmitSequences
 	6,  // 5: chorale.v1.ConnectRequest.abort:type_name -> chorale.v1.AbortSequences
 	8,  // 6: chorale.v1.SequenceOutput.logprobs:type_name -> chorale.v1.SequenceLogprobs
 	8,  // 7: chorale.v1.SequenceOutput.prompt_logprobs:type_name -> chorale.v1.SequenceLogprobs
-	23, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
-	9,  // 9: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
-	10, // 10: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
-	24, // 11: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
-	13, // 12: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
-	20, // 13: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
-	0,  // 14: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
-	7,  // 15: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
-	12, // 16: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
-	15, // 17: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
-	17, // 18: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
-	19, // 19: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
-	2,  // 20: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
-	11, // 21: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
-	14, // 22: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
-	16, // 23: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
-	18, // 24: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
-	21, // 25: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
-	20, // [20:26] is the sub-list for method output_type
-	14, // [14:20] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	24, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
+	11, // 9: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
+	9,  // 10: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
+	10, // 11: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
+	25, // 12: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
+	14, // 13: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
+	21, // 14: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
+	0,  // 15: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
+	7,  // 16: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
+	13, // 17: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
+	16, // 18: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
+	18, // 19: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
+	20, // 20: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
+	2,  // 21: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
+	12, // 22: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
+	15, // 23: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
+	17, // 24: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
+	19, // 25: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
+	22, // 26: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_worker_proto_init() }
@@ -1941,7 +2091,7 @@ func file_chorale_v1_worker_proto_init() {
 		(*ConnectRequest_Abort)(nil),
 	}
 	file_chorale_v1_worker_proto_msgTypes[9].OneofWrappers = []any{}
-	file_chorale_v1_worker_proto_msgTypes[12].OneofWrappers = []any{
+	file_chorale_v1_worker_proto_msgTypes[13].OneofWrappers = []any{
 		(*PushAdapterRequest_Header)(nil),
 		(*PushAdapterRequest_Chunk)(nil),
 	}
@@ -1951,7 +2101,7 @@ func file_chorale_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_worker_proto_rawDesc), len(file_chorale_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
