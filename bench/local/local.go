@@ -236,7 +236,11 @@ func (e *Engine) Put(ctx context.Context, digest string, f Files) error {
 	if err != nil {
 		return fmt.Errorf("adapter %s: %w", digest, err)
 	}
-	return e.PutAdapter(ctx, h)
+	if err := e.PutAdapter(ctx, h); err != nil {
+		h.Release()
+		return err
+	}
+	return nil
 }
 
 func (e *Engine) host(digest string, f Files) (lora.Host, error) {
@@ -252,10 +256,11 @@ func (e *Engine) host(digest string, f Files) (lora.Host, error) {
 	if err != nil {
 		return lora.Host{}, err
 	}
-	return lora.Host{
-		Digest: digest, Bytes: int64(len(f.Weights)),
-		Pack: func() (lora.Packed, error) { return model.Pack(e.model, a) },
-	}, nil
+	im, err := model.NewImage(e.model, a)
+	if err != nil {
+		return lora.Host{}, err
+	}
+	return lora.Host{Digest: digest, Bytes: im.Bytes(), Pack: im.Load, Release: im.Free}, nil
 }
 
 // Resident tells whether an adapter is on the device.
