@@ -12,6 +12,7 @@ import (
 
 	"chorale/bench/local"
 	"chorale/bench/shape"
+	"chorale/internal/mapfile"
 	"chorale/internal/peft"
 	"chorale/worker/engine"
 	"chorale/worker/kv"
@@ -196,10 +197,16 @@ func (l *Local) Ask(ctx context.Context, s State) (begun, first time.Time, err e
 		if f.Config, err = os.ReadFile(filepath.Join(l.dir, peft.ConfigFile)); err != nil {
 			return begun, first, err
 		}
-		if f.Weights, err = os.ReadFile(filepath.Join(l.dir, peft.WeightsFile)); err != nil {
+		weights, err := mapfile.Open(filepath.Join(l.dir, peft.WeightsFile), false) // as a worker does beside its manager
+		if err != nil {
 			return begun, first, err
 		}
-		if err := l.e.Put(ctx, l.name, f); err != nil {
+		f.Weights = weights.Data
+		err = l.e.Put(ctx, l.name, f)
+		if cerr := weights.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
 			return begun, first, err
 		}
 	}

@@ -229,8 +229,8 @@ func Noise(s *decoder.Spec, rank int) (Files, error) {
 }
 
 // Put checks an adapter's files, as a worker does, and puts the adapter into
-// host memory under a digest of the caller's choice. It must not change the
-// files afterwards.
+// host memory under a digest of the caller's choice. The files are not needed
+// afterwards.
 func (e *Engine) Put(ctx context.Context, digest string, f Files) error {
 	h, err := e.host(digest, f)
 	if err != nil {

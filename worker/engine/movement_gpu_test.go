@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"sync"
@@ -23,6 +24,7 @@ import (
 
 	"chorale/internal/bf16"
 	"chorale/internal/checkpoint"
+	"chorale/internal/mapfile"
 	"chorale/internal/peft"
 	"chorale/internal/safetensors"
 	"chorale/worker/engine"
@@ -50,7 +52,6 @@ type movement struct {
 		F32        spread  `json:"image_from_f32_ms"`
 		Load       spread  `json:"host_to_device_ms"`
 		Loaded     spread  `json:"host_to_device_while_decoding_ms"`
-		ReadMS     float64 `json:"read_file_ms"`
 		DigestMS   float64 `json:"digest_ms"`
 		BindMS     float64 `json:"parse_and_bind_ms"`
 		FromFileMS float64 `json:"file_to_image_ms"`
@@ -187,7 +188,7 @@ type mover struct {
 	cache  tensor.KV
 	runner *decoder.Runner
 	step   *decoder.Step
-	first  []tensor.LogitStat
+	first  []tensor.Sampled
 }
 
 // TestGPUMovement: weights and adapters come fast, and steps neither feel it nor
@@ -376,16 +377,19 @@ func (m *mover) prepare(images []*model.Image) {
 	m.first = m.decode()
 }
 
-func (m *mover) decode() []tensor.LogitStat {
-	stats := make([]tensor.LogitStat, moveRows)
-	m.runner.Forward(m.step)
-	if err := m.runner.Stats(m.step, 0, moveRows, stats); err != nil {
-		m.Fatal(err)
+// decode computes the step and gives each row's best tokens with their log
+// probabilities, which hang on all of its logits.
+func (m *mover) decode() []tensor.Sampled {
+	out, rows := make([]tensor.Sampled, moveRows), make([]tensor.SampleRow, moveRows)
+	for i := range rows {
+		rows[i] = tensor.SampleRow{Repetition: 1, TopK: 1, TopP: 1, Top: 4}
 	}
+	m.runner.Forward(m.step)
+	m.runner.Sample(m.step, out, rows)
 	if err := m.runner.Finish(); err != nil {
 		m.Fatal(err)
 	}
-	return stats
+	return out
 }
 
 // run decodes as long as traffic lasts, and checks that every step gives the
@@ -400,10 +404,10 @@ func (m *mover) run(name string, traffic func()) {
 	var took []float64
 	for !done.Load() {
 		start := time.Now()
-		stats := m.decode()
+		out := m.decode()
 		took = append(took, since(start))
-		if !slices.Equal(stats, m.first) {
-			m.Fatalf("%s: step %d gives other logits", name, len(took))
+		if !reflect.DeepEqual(out, m.first) {
+			m.Fatalf("%s: step %d gives other tokens", name, len(took))
 		}
 	}
 	wg.Wait()
@@ -476,16 +480,24 @@ func (m *mover) fromFile(ctx context.Context, e *engine.Engine, ask *asker) {
 	if err != nil {
 		m.Fatal(err)
 	}
+	all, err := os.ReadFile(path)
+	if err != nil {
+		m.Fatal(err)
+	}
+	digest, err := peft.Digest(config, bytes.NewReader(all))
+	if err != nil {
+		m.Fatal(err)
+	}
 	out, total := &m.out.Adapter, []float64{}
-	for i := range 5 {
+	for i := range 10 {
 		begin := time.Now()
-		weights, err := os.ReadFile(path)
+		file, err := mapfile.Open(path, false)
 		if err != nil {
 			m.Fatal(err)
 		}
-		out.ReadMS = since(begin)
+		weights := file.Data
 		start := time.Now()
-		if _, err := peft.Digest(config, bytes.NewReader(weights)); err != nil {
+		if err := peft.Verify(digest, config, weights); err != nil {
 			m.Fatal(err)
 		}
 		out.DigestMS = since(start)
@@ -494,23 +506,26 @@ func (m *mover) fromFile(ctx context.Context, e *engine.Engine, ask *asker) {
 		if err != nil {
 			m.Fatal(err)
 		}
-		file, err := safetensors.Parse(weights)
+		parsed, err := safetensors.Parse(weights)
 		if err != nil {
 			m.Fatal(err)
 		}
-		a, err := peft.Bind(cfg, file, model.Modules(&m.m.Spec), peft.Limits{})
+		a, err := peft.Bind(cfg, parsed, model.Modules(&m.m.Spec), peft.Limits{})
 		if err != nil {
 			m.Fatal(err)
 		}
 		out.BindMS = since(start)
-		digest := fmt.Sprintf("file %d", i)
-		m.put(e, digest, m.image(a))
+		name := fmt.Sprintf("file %d", i)
+		m.put(e, name, m.image(a))
 		out.FromFileMS = since(begin)
-		ask.ttft(ctx, digest)
+		ask.ttft(ctx, name)
 		total = append(total, since(begin))
+		if err := file.Close(); err != nil {
+			m.Fatal(err)
+		}
 	}
 	m.out.TTFT["in a file"] = spreadOf(total)
-	m.Logf("from a file of %d MB: %+v, to the first token %+v ms", len(tensors), out, m.out.TTFT["in a file"])
+	m.Logf("from a file of %d MB: %+v, to the first token %+v ms", len(all)>>20, out, m.out.TTFT["in a file"])
 }
 
 // asker sends one prompt at a time.
