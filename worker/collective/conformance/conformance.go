@@ -72,10 +72,18 @@ func Floats(seed uint64, rank, n int) []float32 {
 	r := rand.New(rand.NewPCG(seed, uint64(rank)))
 	x := make([]float32, n)
 	for i := range x {
-		x[i] = float32(math.Ldexp(r.Float64()-0.5, r.IntN(20)))
+		u := r.Uint32()
+		x[i] = float32(int32(u)>>8) * scales[u%16] // 24 bits of sign and value
 	}
 	return x
 }
+
+var scales = func() (s [16]float32) {
+	for i := range s {
+		s[i] = 1 / float32(int(1)<<i)
+	}
+	return s
+}()
 
 // WantSum is the sum over ranks of Floats, added in their order.
 func WantSum(seed uint64, size, n int) []float32 {

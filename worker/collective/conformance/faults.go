@@ -70,7 +70,11 @@ func timeout(t *testing.T, open Open) {
 }
 
 func closing(t *testing.T, open Open) {
-	for range 20 {
+	rounds := 20
+	if testing.Short() {
+		rounds = 4
+	}
+	for range rounds {
 		ms := open(t, 3, Patient)
 		// Whoever is first out must not spoil it for the others.
 		good(t, Each(ms, func(m collective.Member) error {

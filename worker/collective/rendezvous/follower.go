@@ -10,7 +10,8 @@ import (
 
 // Join meets the leader at the address, as one rank, and waits for the others
 // until ctx ends; also for a leader that does not listen yet. self is this
-// rank's own address for Welcome. The file is nil unless the leader sent one;
+// rank's own address for Welcome; in ":port" the others fill in where they see
+// it. The file is nil unless the leader sent one;
 // it is the caller's to close.
 func Join(ctx context.Context, address string, rank int, s Session, self string) (*Links, *Welcome, *os.File, error) {
 	c, err := dial(ctx, address)
@@ -32,6 +33,7 @@ func Join(ctx context.Context, address string, rank int, s Session, self string)
 		}
 		return nil, nil, nil, fmt.Errorf("rendezvous: rank %d: %w", rank, err)
 	}
+	w.Addresses[0] = place(w.Addresses[0], c)
 	conns := make([]net.Conn, s.Size)
 	conns[0] = c
 	return &Links{Rank: rank, Conns: conns}, w, f, nil
@@ -85,6 +87,21 @@ func introduce(c net.Conn, h hello) (*Welcome, *os.File, error) {
 		return w, f, nil
 	}
 	return nil, f, fmt.Errorf("message %d instead of a welcome: %w", k, ErrProtocol)
+}
+
+// place completes an address ":port" by where its owner's connection comes from.
+func place(address string, c net.Conn) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host != "" {
+		return address
+	}
+	from, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return address
+	}
+	at := net.TCPAddr{IP: from.IP, Zone: from.Zone}
+	host, _, _ = net.SplitHostPort(at.String())
+	return net.JoinHostPort(host, port)
 }
 
 // RefusedError is the leader's answer to a rank that broke a rule.

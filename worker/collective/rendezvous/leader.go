@@ -173,7 +173,7 @@ func (m *meeting) seat(h hello, c net.Conn) error {
 		return fmt.Errorf("rank %d: %w", h.Rank, ErrDuplicate)
 	}
 	old := m.conns[h.Rank]
-	m.conns[h.Rank], m.addrs[h.Rank] = c, h.Address
+	m.conns[h.Rank], m.addrs[h.Rank] = c, place(h.Address, c)
 	if old != nil { // it was started again
 		old.Close()
 		return nil
