@@ -75,9 +75,7 @@ func (w *gpuWorld) write(h *gpuHolder) {
 	}
 	for at := int64(0); at < h.bytes; at += 1 << 20 {
 		n := min(1<<20, h.bytes-at)
-		t, err := w.b.d.copy(h.at+addr(at), unsafe.Pointer(&w.stage.mem[0]), n)
-		w.must(err)
-		w.must(w.b.d.copied(t))
+		w.must(w.b.d.copy(h.at+addr(at), unsafe.Pointer(&w.stage.mem[0]), n))
 	}
 	w.holders = append(w.holders, *h)
 }
