@@ -35,14 +35,14 @@ type fake struct {
 	fail  State
 }
 
-var broken = errors.New("broken")
+var errBroken = errors.New("broken")
 
 func (f *fake) Keep(context.Context, int) error     { return nil }
 func (f *fake) Pulse() *Pulse                       { return &f.pulse }
 func (f *fake) Forget(context.Context, State) error { return nil }
 func (f *fake) Ready(_ context.Context, s State) error {
 	if s == f.fail {
-		return broken
+		return errBroken
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func checkWritten(t *testing.T, res *Result) {
 
 func TestRunFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		if _, err := Run(t.Context(), &fake{fail: Host}, config()); !errors.Is(err, broken) {
+		if _, err := Run(t.Context(), &fake{fail: Host}, config()); !errors.Is(err, errBroken) {
 			t.Errorf("error %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

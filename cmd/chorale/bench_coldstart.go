@@ -19,16 +19,16 @@ type benchColdstartCmd struct {
 	Adapter     []string `group:"Subject" sep:"none" placeholder:"DIR" help:"With --target: adapter folders below the server's --adapter-root, at least two of different content (chorale adapter make-dummy)."`
 	APIKey      string   `name:"api-key" group:"Subject" placeholder:"KEY" help:"With --target: key that inference needs."`
 	AdminAPIKey string   `name:"admin-api-key" group:"Subject" placeholder:"KEY" help:"With --target: key that adapters need (default: the api-key)."`
-	Shape       string   `group:"Subject" default:"llama-3-8b" placeholder:"NAME|FILE" help:"In this process: the model's shape, llama-3-8b, llama-3-70b, qwen3-8b, smollm2-135m, tiny, or a config.json."`
+	Shape       string   `group:"Subject" default:"llama-3-8b" help:"In this process: the model's shape, llama-3-8b, llama-3-70b, qwen3-8b, smollm2-135m, tiny, or a config.json."`
 	Rank        int      `group:"Subject" default:"16" help:"In this process: the adapter's rank, all seven modules."`
 
-	State      []string      `group:"Measure" default:"resident,host,file" enum:"resident,host,file" placeholder:"STATE" help:"Where the adapter is: resident on the device, in host memory, only a file."`
+	State      []string      `group:"Measure" default:"resident,host,file" enum:"resident,host,file" help:"Where the adapter is: resident on the device, in host memory, only a file."`
 	Trials     int           `group:"Measure" default:"20" help:"Cold starts of each."`
 	Warmup     int           `group:"Measure" default:"3" help:"Unmeasured ones before."`
-	PromptLen  int           `group:"Measure" default:"128" placeholder:"N" help:"Prompt tokens."`
-	OutputLen  int           `group:"Measure" default:"4" placeholder:"N" help:"Answer tokens."`
-	Background int           `group:"Measure" default:"8" placeholder:"N" help:"Requests of the base model that run beside; 0 for none."`
-	Settle     time.Duration `group:"Measure" default:"300ms" placeholder:"TIME" help:"Their steps are watched for so long before each trial."`
+	PromptLen  int           `group:"Measure" default:"128" help:"Prompt tokens."`
+	OutputLen  int           `group:"Measure" default:"4" help:"Answer tokens."`
+	Background int           `group:"Measure" default:"8" help:"Requests of the base model that run beside; 0 for none."`
+	Settle     time.Duration `group:"Measure" default:"300ms" help:"Their steps are watched for so long before each trial."`
 	Seed       uint64        `group:"Measure" default:"1" help:"Same seed, same prompts."`
 
 	computeFlags

@@ -13,13 +13,13 @@ import (
 
 // benchEngineCmd times an engine's steps.
 type benchEngineCmd struct {
-	Shape    string   `group:"Shapes" default:"llama-3-8b" placeholder:"NAME|FILE" help:"The model, of noise: llama-3-8b, llama-3-70b, qwen3-8b, smollm2-135m, tiny, or a config.json."`
-	Batch    []int    `group:"Shapes" default:"1,64,256" placeholder:"N" help:"Rows that decode together."`
-	Adapters []int    `group:"Shapes" default:"0,1,8,32,64" placeholder:"D" help:"Distinct adapters that they share; 0 is the base alone."`
-	Rank     []string `group:"Shapes" default:"16,64" placeholder:"R" help:"LoRA ranks, all seven modules; R+R+… mixes them over the adapters."`
-	Context  []int    `group:"Shapes" default:"512" placeholder:"N" help:"Tokens in each row's cache."`
+	Shape    string   `group:"Shapes" default:"llama-3-8b" help:"The model, of noise: llama-3-8b, llama-3-70b, qwen3-8b, smollm2-135m, tiny, or a config.json."`
+	Batch    []int    `group:"Shapes" default:"1,64,256" help:"Rows that decode together."`
+	Adapters []int    `group:"Shapes" default:"0,1,8,32,64" help:"Distinct adapters that they share; 0 is the base alone."`
+	Rank     []string `group:"Shapes" default:"16,64" help:"LoRA ranks, all seven modules; R+R+… mixes them over the adapters."`
+	Context  []int    `group:"Shapes" default:"512" help:"Tokens in each row's cache."`
 	Prefill  []int    `group:"Shapes" placeholder:"N" help:"Also the time to the first token of prompts of so many tokens."`
-	Chunk    int      `group:"Shapes" default:"2048" placeholder:"N" help:"Most tokens of one step."`
+	Chunk    int      `group:"Shapes" default:"2048" help:"Most tokens of one step."`
 
 	Steps  int           `group:"Measure" default:"64" help:"Steps that are measured."`
 	Warmup int           `group:"Measure" default:"16" help:"Steps before them."`

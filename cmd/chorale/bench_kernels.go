@@ -14,15 +14,15 @@ import (
 
 // benchKernelsCmd times products and LoRA.
 type benchKernelsCmd struct {
-	Shape   string   `group:"Shapes" default:"llama-3-8b" placeholder:"NAME|FILE" help:"A model's layer: llama-3-8b, llama-3-70b, qwen3-8b, smollm2-135m, tiny, or a config.json."`
+	Shape   string   `group:"Shapes" default:"llama-3-8b" help:"A model's layer: llama-3-8b, llama-3-70b, qwen3-8b, smollm2-135m, tiny, or a config.json."`
 	Product []string `group:"Shapes" sep:"none" placeholder:"IN:OUT[+OUT]" help:"Only these products instead; each OUT has an adapter of its own."`
-	Batch   []int    `group:"Shapes" default:"1,16,64,256" placeholder:"N" help:"Rows."`
-	Rank    []string `group:"Shapes" default:"8,16,32,64,128,8+16+32+64+128" placeholder:"R" help:"LoRA ranks; R+R+… mixes them over the adapters."`
-	Mix     []string `group:"Shapes" default:"distinct,uniform,skewed,identical" enum:"distinct,uniform,skewed,identical" placeholder:"MIX" help:"How rows share adapters: distinct, uniform (the root of N adapters), skewed (each 1.5 times the next), identical."`
+	Batch   []int    `group:"Shapes" default:"1,16,64,256" help:"Rows."`
+	Rank    []string `group:"Shapes" default:"8,16,32,64,128,8+16+32+64+128" placeholder:"R" help:"LoRA ranks; R+R+… mixes them over the adapters (default: 8, 16, 32, 64, 128, and all mixed)."`
+	Mix     []string `group:"Shapes" default:"distinct,uniform,skewed,identical" enum:"distinct,uniform,skewed,identical" placeholder:"MIX" help:"How rows share adapters: distinct, uniform (the root of N adapters), skewed (each 1.5 times the next), identical (default: all)."`
 	NoLora  bool     `name:"no-lora" group:"Shapes" help:"The products alone."`
 	Alone   bool     `group:"Shapes" help:"Leave out what follows a product in a layer."`
 
-	Rotate int           `group:"Measure" default:"256" placeholder:"MIB" help:"Weights between two uses of the same one, so that caches do not flatter."`
+	Rotate int           `group:"Measure" default:"256" help:"MiB of weights between two uses of the same one, so that caches do not flatter."`
 	Time   time.Duration `group:"Measure" default:"8ms" help:"Time of one repetition, in which a product runs many times."`
 	Repeat int           `group:"Measure" default:"9" help:"Repetitions; the median counts."`
 

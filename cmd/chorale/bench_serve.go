@@ -24,12 +24,12 @@ type benchServeCmd struct {
 	Adapters       []string  `group:"Adapters" placeholder:"NAME" help:"Adapters to draw from (default: all that the server lists)."`
 	AdapterPattern string    `group:"Adapters" placeholder:"r16-%d" help:"Instead: a pattern of names."`
 	NumAdapters    int       `group:"Adapters" placeholder:"N" help:"How many the pattern names, from 0."`
-	Alpha          []float64 `group:"Adapters" default:"1" placeholder:"A" help:"Power law: adapter floor(n * U^(1/alpha)); 1 is uniform, less is more skewed."`
+	Alpha          []float64 `group:"Adapters" default:"1" help:"Power law: adapter floor(n * U^(1/alpha)); 1 is uniform, less is more skewed."`
 
 	Clients     int            `group:"Load" default:"8" help:"Closed loop: clients that start together."`
 	Requests    int            `group:"Load" placeholder:"N" help:"Closed loop: requests in a row by each client (default: 1). Open loop: all requests."`
 	Rate        float64        `group:"Load" placeholder:"R" help:"Open loop instead: requests per second."`
-	Cv          []float64      `group:"Load" default:"1" placeholder:"CV" help:"Open loop: coefficient of variation of the gaps; 1 is a Poisson process."`
+	Cv          []float64      `group:"Load" default:"1" help:"Open loop: coefficient of variation of the gaps; 1 is a Poisson process."`
 	Duration    time.Duration  `group:"Load" placeholder:"TIME" help:"Open loop: time of one round (default: 30s, unless --requests; of a sweep 60s)."`
 	MaxInFlight int            `group:"Load" placeholder:"N" help:"Open loop: hold requests back beyond so many."`
 	Repeat      int            `group:"Load" default:"1" help:"Measured rounds."`
@@ -49,7 +49,7 @@ type benchServeCmd struct {
 	StopAtEOS   bool    `name:"stop-at-eos" group:"Requests" help:"Let answers end early."`
 	Seed        uint64  `group:"Requests" default:"1" help:"Same seed, same load."`
 
-	SloTTFT    time.Duration `name:"slo-ttft" group:"Report" default:"6s" placeholder:"TIME" help:"A good request's first token comes within this."`
+	SloTTFT    time.Duration `name:"slo-ttft" group:"Report" default:"6s" help:"A good request's first token comes within this."`
 	SloTPOT    time.Duration `name:"slo-tpot" group:"Report" placeholder:"TIME" help:"A good request's time per token is at most this."`
 	PerAdapter int           `group:"Report" placeholder:"N" help:"Show the N most asked adapters."`
 	Raw        bool          `group:"Report" help:"Keep every token's time in the JSON."`

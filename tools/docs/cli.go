@@ -12,7 +12,7 @@ import (
 var commands = []string{
 	"", "serve", "router", "adaptermgr", "worker",
 	"adapter list", "adapter load", "adapter unload", "adapter validate",
-	"chat", "generate", "bench", "pull", "version",
+	"chat", "generate", "bench", "bench serve", "bench engine", "bench kernels", "bench coldstart", "bench plot", "pull", "version",
 }
 
 const cliIntro = `# Command line
