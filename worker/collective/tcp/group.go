@@ -41,7 +41,7 @@ type Group struct {
 	over     chan struct{}                         // closed then
 	leaver   atomic.Pointer[collective.AbortError] // the first rank that said bye
 	closed   atomic.Bool
-	last     atomic.Int64 // when readers stop, once the group is over
+	until    atomic.Int64 // when readers stop, once the group is over
 	closing  sync.Once
 	closeErr error
 	stop     chan struct{} // ends beats
@@ -88,12 +88,12 @@ func (g *Group) start(f func()) {
 
 // noMore lets readers listen for a last while.
 func (g *Group) noMore() {
-	if !g.last.CompareAndSwap(0, time.Now().Add(drain).UnixNano()) {
+	if !g.until.CompareAndSwap(0, time.Now().Add(drain).UnixNano()) {
 		return
 	}
 	for _, p := range g.peers {
 		if p != nil {
-			_ = p.c.SetReadDeadline(time.Unix(0, g.last.Load()))
+			_ = p.c.SetReadDeadline(time.Unix(0, g.until.Load()))
 		}
 	}
 }
@@ -114,18 +114,23 @@ func (g *Group) end(rank int, reason string) {
 	}
 	close(g.over)
 	g.plans.interrupt()
-	if len(reason) > 1024 {
-		reason = reason[:1024]
-	}
 	for _, p := range g.peers {
-		if p == nil {
-			continue
+		if p != nil {
+			g.start(func() { p.finish(g.last(), farewell) })
 		}
-		g.start(func() {
-			p.finish(message{kind: msgAbort, piece: uint64(rank), payload: []byte(reason)}, farewell)
-		})
 	}
 	g.noMore()
+}
+
+// last is the last message to everybody: how the group ended, or that it goes
+// on without this rank.
+func (g *Group) last() message {
+	why := g.why.Load()
+	if why == nil {
+		return message{kind: msgBye}
+	}
+	reason := why.Reason[:min(len(why.Reason), 1024)]
+	return message{kind: msgAbort, piece: uint64(why.Rank), payload: []byte(reason)}
 }
 
 // lost ends the group because a connection failed. The other side may have said
@@ -144,7 +149,7 @@ func (g *Group) lost(p *peer, err error) {
 // read takes everything that a rank sends.
 func (g *Group) read(p *peer) {
 	defer g.readers.Done()
-	e := &ears{c: p.c, r: bufio.NewReaderSize(p.c, 64<<10), stall: g.o.Stall, last: &g.last}
+	e := &ears{c: p.c, r: bufio.NewReaderSize(p.c, 64<<10), stall: g.o.Stall, last: &g.until}
 	for {
 		m, err := e.next(p)
 		if err != nil {
@@ -254,7 +259,7 @@ func (g *Group) close() {
 	var told sync.WaitGroup
 	for _, p := range g.peers {
 		if p != nil {
-			told.Go(func() { p.finish(message{kind: msgBye}, farewell) })
+			told.Go(func() { p.finish(g.last(), farewell) })
 		}
 	}
 	told.Wait()

@@ -60,10 +60,11 @@ type peer struct {
 	left atomic.Bool   // it said bye
 	gone chan struct{} // closed then
 
-	wmu    sync.Mutex
-	head   [headBytes]byte
-	lines  [2][]byte
-	broken bool // something was written in part, or no more may be
+	wmu      sync.Mutex
+	head     [headBytes]byte
+	lines    [2][]byte
+	broken   bool // something was written in part
+	finished bool // the last message was sent
 }
 
 func newPeer(rank int, c net.Conn) *peer {
@@ -106,7 +107,7 @@ func (p *peer) send(m message) error {
 }
 
 func (p *peer) sendLocked(m message) error {
-	if p.broken {
+	if p.broken || p.finished {
 		return net.ErrClosed
 	}
 	p.lines[0], p.lines[1] = m.head(&p.head), m.payload
@@ -123,13 +124,15 @@ func (p *peer) finish(m message, while time.Duration) {
 	_ = p.c.SetWriteDeadline(time.Now().Add(while)) // frees also who is writing now
 	p.wmu.Lock()
 	defer p.wmu.Unlock()
-	if p.broken {
-		p.c.Close() // in the middle of a message
+	if p.finished {
 		return
 	}
-	_ = p.sendLocked(m) // it may be the one that has gone
-	p.broken = true
-	_ = p.c.CloseWrite()
+	if p.broken || p.sendLocked(m) != nil {
+		p.c.Close() // in the middle of a message
+	} else {
+		_ = p.c.CloseWrite()
+	}
+	p.finished = true
 }
 
 // ears reads one connection and notices silence.
