@@ -63,6 +63,14 @@ type GroupStatus struct {
 	MaxStepAdapters        int
 	Preemptions            uint64
 	Adapters               AdapterMemory
+	Memory                 DeviceMemory
+}
+
+// DeviceMemory is the pool that a worker group's cache and loaded adapters share,
+// in bytes, and what one took from the other.
+type DeviceMemory struct {
+	Total, Cache, Adapters, Free int64
+	ToAdapters, ToCache          int64
 }
 
 // AdapterMemory is what a worker group's adapters take, and their comings and

@@ -58,15 +58,15 @@ type weightFlags struct {
 
 	MaxRunningRequests int     `group:"compute" default:"64" help:"Most sequences computed at once per worker."`
 	ChunkedPrefillSize int     `group:"compute" default:"512" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps (-1: 2048)."`
-	MaxTotalTokens     int     `group:"compute" placeholder:"N" help:"Tokens in the key/value cache (default: what 1 GiB holds, at least one full context)."`
-	MemFractionStatic  float64 `group:"compute" placeholder:"F" help:"Instead: share of the free memory that weights and cache may take."`
+	MaxTotalTokens     int     `group:"compute" placeholder:"N" help:"Most tokens in the key/value cache (default: on CPUs what 1 GiB holds, at least one full context; on GPUs what the memory allows)."`
+	MemFractionStatic  float64 `aliases:"mem-fraction" group:"compute" placeholder:"F" help:"On GPUs: share of the memory that weights, buffers, cache and adapters take together (default: 0.9). On CPUs: share of the free memory for weights and cache."`
 }
 
 // loraFlags bound adapters.
 type loraFlags struct {
 	EnableLora         bool     `group:"lora" default:"true" negatable:"" help:"Serve LoRA adapters. Off, loads say that LoRA is not enabled."`
 	MaxLorasPerBatch   int      `group:"lora" default:"8" help:"Most distinct adapters in one step; the base model is free."`
-	MaxResidentLoras   int      `group:"lora" placeholder:"N" help:"Most adapters packed in device memory (default: 4 x max-loras-per-batch)."`
+	MaxResidentLoras   int      `group:"lora" placeholder:"N" help:"Most adapters in device memory, whatever their size (default: as many as the memory holds)."`
 	MaxLoadedLoraBytes int64    `group:"lora" placeholder:"BYTES" help:"Most host memory for adapters; more push out the least recently used (default: half of what is available at the start)."`
 	MaxLoraRank        int      `group:"lora" placeholder:"N" help:"Largest rank that may be loaded (default: that of --lora-paths, else 512)."`
 	LoraTargetModules  []string `group:"lora" sep:"none" placeholder:"MODULE" help:"Modules that adapters may target, or all (default: those of --lora-paths, else all)."`

@@ -122,7 +122,7 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	pb.RegisterWorkerServiceServer(w.server, w.service)
 	w.log.Info("model loaded", zap.String("path", ckpt.Path), zap.String("type", cfg.ModelType), zap.String("device", w.backend.Name()),
 		zap.String("dtype", precision.String()), zap.Int64("parameters", m.Spec.Parameters()), zap.Int64("weight_bytes", m.Bytes()),
-		zap.Int("kv_tokens", opts.Pages*kv.PageSize), zap.Int("context", opts.Context), zap.Duration("took", time.Since(start).Round(time.Millisecond)))
+		zap.Int("kv_tokens", w.engine.Options().Pages*kv.PageSize), zap.Int("context", opts.Context), zap.Duration("took", time.Since(start).Round(time.Millisecond)))
 	return w, nil
 }
 
@@ -190,58 +190,49 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 			o.MaxHostBytes = m.available / 2
 		}
 	}
-	if o.MaxResident == 0 {
-		o.MaxResident = 4 * o.MaxAdapters
-	}
-	if o.MaxResident < o.MaxAdapters {
+	if o.MaxResident != 0 && o.MaxResident < o.MaxAdapters {
 		return o, fmt.Errorf("--max-resident-loras %d is less than --max-loras-per-batch %d", o.MaxResident, o.MaxAdapters)
 	}
-	size := int64(2) // bytes of a cached value
+	if _, own := w.backend.(ownMemory); own { // the engine takes what is left beside weights and buffers
+		o.Pages, o.MemFraction = pagesOf(int64(wf.MaxTotalTokens)), wf.MemFractionStatic
+		return o, nil
+	}
+	tokens, err := w.hostTokens(wf, o.Context)
+	o.Pages = pagesOf(tokens)
+	return o, err
+}
+
+// pagesOf is how many pages hold so many tokens.
+func pagesOf(tokens int64) int { return int((tokens + kv.PageSize - 1) / kv.PageSize) }
+
+// hostTokens is how many tokens the cache holds where it lies in host memory.
+func (w *workerRole) hostTokens(wf *weightFlags, context int) (int64, error) {
+	if wf.MaxTotalTokens > 0 {
+		return int64(wf.MaxTotalTokens), nil
+	}
+	spec, size := &w.model.Spec, int64(2) // bytes of a cached value
 	if w.backend.Precision() == tensor.F32 {
 		size = 4
 	}
 	perToken := 2 * int64(spec.Layers) * int64(spec.KVHeads) * int64(spec.HeadDim) * size
-	tokens := int64(wf.MaxTotalTokens)
-	if tokens == 0 {
-		budget, fraction := int64(defaultCacheBytes), wf.MemFractionStatic
-		if _, own := w.backend.(ownMemory); own && fraction == 0 {
-			fraction = deviceFraction
-		}
-		if f := fraction; f > 0 {
-			free, err := w.freeMemory()
-			if err != nil {
-				return o, fmt.Errorf("--mem-fraction-static: %w", err)
-			}
-			if budget = int64(f*float64(free+w.model.Bytes())) - w.model.Bytes(); budget < perToken*kv.PageSize {
-				return o, fmt.Errorf("--mem-fraction-static %g leaves nothing for the cache: %d bytes free, weights take %d", f, free, w.model.Bytes())
-			}
-		}
-		tokens = budget / perToken
-		if fraction == 0 {
-			tokens = max(tokens, int64(o.Context))
-		}
+	f := wf.MemFractionStatic
+	if f == 0 {
+		return max(defaultCacheBytes/perToken, int64(context)), nil
 	}
-	o.Pages = int(tokens+kv.PageSize-1) / kv.PageSize
-	return o, nil
+	m, err := machineMemory()
+	if err != nil {
+		return 0, fmt.Errorf("--mem-fraction-static: %w", err)
+	}
+	budget := int64(f*float64(m.available+w.model.Bytes())) - w.model.Bytes()
+	if budget < perToken*kv.PageSize {
+		return 0, fmt.Errorf("--mem-fraction-static %g leaves nothing for the cache: %d bytes free, weights take %d", f, m.available, w.model.Bytes())
+	}
+	return budget / perToken, nil
 }
-
-// deviceFraction is the share of a GPU's memory that weights and cache take when
-// nothing is said; the rest is for activations, adapters and the driver.
-const deviceFraction = 0.8
 
 // ownMemory is a device with memory of its own.
 type ownMemory interface {
 	Memory() (free, total int64, err error)
-}
-
-// freeMemory is what the device, or else the machine, could still give.
-func (w *workerRole) freeMemory() (int64, error) {
-	if d, ok := w.backend.(ownMemory); ok {
-		free, _, err := d.Memory()
-		return free, err
-	}
-	m, err := machineMemory()
-	return m.available, err
 }
 
 // memoryInfo is the machine's memory in bytes.

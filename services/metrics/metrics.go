@@ -121,7 +121,7 @@ var (
 
 // Describe lists the gauges.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range append(descs, adapterDescs...) {
+	for _, d := range slices.Concat(descs, adapterDescs, memoryDescs) {
 		ch <- d
 	}
 }
@@ -166,6 +166,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descStepMax, float64(s.MaxStepAdapters), w)
 		gauge(descStepTime, s.StepSeconds, w)
 		collectAdapters(ch, &s.Adapters, w)
+		collectMemory(ch, &s.Memory, w)
 		used, pages, waiting = used+s.KVPagesUsed, pages+s.KVPages, waiting+s.Waiting
 		maxLoRA = max(maxLoRA, g.Info.MaxLoRAsPerBatch)
 	}

@@ -100,6 +100,10 @@ func statusProto(s *engine.Status) *pb.WorkerStatus {
 		StepRows: int32(s.Rows), StepAdapters: int32(s.Adapters), StepBaseRows: int32(s.BaseRows),
 		StepSeconds: s.Duration.Seconds(), MaxStepAdapters: int32(s.MaxAdapters), Preemptions: s.Preemptions,
 		AdapterMemory: adapterMemory(&s.LoRA),
+		Memory: &pb.DeviceMemory{
+			Total: s.Memory.Total, Cache: s.Memory.Cache, Adapters: s.Memory.Adapters, Free: s.Memory.Free,
+			ToAdapters: s.Memory.ToAdapters, ToCache: s.Memory.ToCache,
+		},
 	}
 }
 
@@ -149,10 +153,17 @@ func routerOutputs(m *pb.ConnectResponse, requested func(id uint64) []int32) rou
 			KVPagesUsed: int(s.GetKvPagesUsed()), KVPages: int(s.GetKvPagesTotal()), Resident: s.GetResidentAdapters(),
 			StepRows: int(s.GetStepRows()), StepAdapters: int(s.GetStepAdapters()), StepBaseRows: int(s.GetStepBaseRows()),
 			StepSeconds: s.GetStepSeconds(), MaxStepAdapters: int(s.GetMaxStepAdapters()), Preemptions: s.GetPreemptions(),
-			Adapters: adapterState(s.GetAdapterMemory()),
+			Adapters: adapterState(s.GetAdapterMemory()), Memory: memoryState(s.GetMemory()),
 		}
 	}
 	return out
+}
+
+func memoryState(m *pb.DeviceMemory) router.DeviceMemory {
+	return router.DeviceMemory{
+		Total: m.GetTotal(), Cache: m.GetCache(), Adapters: m.GetAdapters(), Free: m.GetFree(),
+		ToAdapters: m.GetToAdapters(), ToCache: m.GetToCache(),
+	}
 }
 
 func adapterState(m *pb.AdapterMemory) router.AdapterMemory {

@@ -19,6 +19,7 @@ import (
 	"chorale/worker/device"
 	"chorale/worker/engine"
 	"chorale/worker/lora"
+	"chorale/worker/memory"
 	"chorale/worker/model"
 	"chorale/worker/tensor"
 )
@@ -65,6 +66,9 @@ var kindNames = map[peft.ModuleKind]string{peft.Linear: "linear", peft.Embedding
 // DescribeWorker tells model and limits.
 func (s *Server) DescribeWorker(context.Context, *pb.DescribeWorkerRequest) (*pb.DescribeWorkerResponse, error) {
 	o, spec := s.e.Options(), &s.e.Model().Spec
+	if o.MaxResident == 0 { // bytes decide; this is for the router's patience only
+		o.MaxResident = 4 * o.MaxAdapters
+	}
 	out := &pb.DescribeWorkerResponse{
 		Incarnation: s.d.Incarnation, Version: s.d.Version, Device: s.d.Device, ModelDigest: s.d.Fingerprint,
 		ModelType: s.d.ModelType, Architectures: s.d.Architectures, ContextLength: int32(s.e.Capacity()),
@@ -209,7 +213,7 @@ func (s *Server) put(ctx context.Context, h *pb.PushAdapterHeader, weights []byt
 		return 0, engineError(err)
 	}
 	host := lora.Host{
-		Digest: h.GetDigest(), Bytes: im.Bytes(), Reserved: reserved, Pinned: h.GetPinned(), Pack: im.Load, Release: im.Free,
+		Digest: h.GetDigest(), Bytes: im.Bytes(), Device: im.DeviceBytes(), Reserved: reserved, Pinned: h.GetPinned(), Pack: im.Load, Release: im.Free,
 	}
 	if err := s.e.PutAdapter(ctx, host); err != nil {
 		s.e.UnreserveAdapter(reserved)
@@ -305,7 +309,7 @@ func engineError(err error) error {
 	switch {
 	case errors.Is(err, engine.ErrClosed):
 		return status.Error(codes.Unavailable, err.Error())
-	case errors.Is(err, lora.ErrHostFull), errors.Is(err, tensor.ErrOutOfMemory):
+	case errors.Is(err, lora.ErrHostFull), errors.Is(err, memory.ErrTooLarge), errors.Is(err, tensor.ErrOutOfMemory):
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, tensor.ErrUnsupported):
 		return status.Error(codes.InvalidArgument, err.Error())

@@ -7,13 +7,15 @@ import (
 )
 
 // PutAdapter puts an adapter into host memory. When it fails the adapter is the
-// caller's still, with what was set aside for it.
+// caller's still, with what was set aside for it; memory.ErrTooLarge tells that
+// it could never come onto the device.
 func (e *Engine) PutAdapter(ctx context.Context, h lora.Host) error {
 	// Not given up half way: the caller must know whose the adapter is.
-	return e.ask(context.WithoutCancel(ctx), func(done func()) {
-		e.store.Add(h)
-		done()
-	})
+	err, closed := query(context.WithoutCancel(ctx), e, func() error { return e.store.Add(h) })
+	if closed != nil {
+		return closed
+	}
+	return err
 }
 
 // ReserveAdapter sets host memory aside for an adapter that is on its way, for
@@ -30,9 +32,21 @@ func (e *Engine) ReserveAdapter(ctx context.Context, bytes int64) error {
 func (e *Engine) UnreserveAdapter(bytes int64) { e.do(func() { e.store.Unreserve(bytes) }) }
 
 // AdoptAdapter sets the pin of an adapter that is in host memory, keeping it
-// from being dropped; false when it is not there.
+// from being dropped; false when it is not there. memory.ErrTooLarge tells that
+// its pin would leave too little to others.
 func (e *Engine) AdoptAdapter(ctx context.Context, digest string, pinned bool) (bool, error) {
-	return query(ctx, e, func() bool { return e.store.Adopt(digest, pinned) })
+	type answer struct {
+		ok  bool
+		err error
+	}
+	got, err := query(ctx, e, func() answer {
+		ok, err := e.store.Adopt(digest, pinned)
+		return answer{ok, err}
+	})
+	if err != nil {
+		return false, err
+	}
+	return got.ok, got.err
 }
 
 // DropAdapter removes an adapter and returns when it is gone: after its last

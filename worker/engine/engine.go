@@ -12,6 +12,7 @@ import (
 
 	"chorale/worker/kv"
 	"chorale/worker/lora"
+	"chorale/worker/memory"
 	"chorale/worker/model/decoder"
 	"chorale/worker/sample"
 	"chorale/worker/sched"
@@ -39,14 +40,17 @@ type Engine struct {
 	model   *decoder.Model
 	backend tensor.Backend
 	runner  *decoder.Runner
-	cache   tensor.KV
+	mem     tensor.Memory
 	log     *zap.Logger
 
 	pool  *kv.Pool
+	room  *memory.Pool
 	store *lora.Store
 	sched *sched.Scheduler
 	conns map[*Conn]struct{}
 	stats Status
+	// capacity is the most tokens of a sequence.
+	capacity int
 	// bySeq finds the sequence of a plan's entry.
 	bySeq map[*sched.Seq]*sequence
 	// lost is why the device is gone; it ends Run.
@@ -67,36 +71,41 @@ func New(b tensor.Backend, m *decoder.Model, o Options, log *zap.Logger) (*Engin
 	if o.Context <= 0 || o.Context > m.Spec.Context {
 		o.Context = m.Spec.Context
 	}
-	if o.MaxBatchTokens < 1 || o.MaxRunning < 1 || o.MaxAdapters < 1 || o.MaxResident < o.MaxAdapters || o.Pages < 2 {
+	if o.MaxBatchTokens < 1 || o.MaxRunning < 1 || o.MaxAdapters < 1 || o.MaxResident != 0 && o.MaxResident < o.MaxAdapters || o.Pages < 0 || o.Pages == 1 {
 		return nil, fmt.Errorf("%w: max batch tokens %d, max running %d, max adapters %d, max resident %d, pages %d",
 			ErrOptions, o.MaxBatchTokens, o.MaxRunning, o.MaxAdapters, o.MaxResident, o.Pages)
 	}
-	cache, err := b.NewKV(tensor.KVLayout{
-		Layers: m.Spec.Layers, KVHeads: m.Spec.KVHeads, HeadDim: m.Spec.HeadDim, PageSize: kv.PageSize, Pages: o.Pages,
-	})
+	// Buffers first: the pool takes what is left.
+	runner, err := m.NewRunner(nil, o.MaxBatchTokens)
 	if err != nil {
-		return nil, fmt.Errorf("key/value cache of %d pages: %w", o.Pages, err)
-	}
-	runner, err := m.NewRunner(cache, o.MaxBatchTokens)
-	if err != nil {
-		cache.Free()
 		return nil, err
 	}
+	mem, err := openMemory(b, &m.Spec, &o)
+	if err != nil {
+		runner.Free()
+		return nil, err
+	}
+	runner.SetKV(mem.KV())
 	e := &Engine{
-		opts: o, model: m, backend: b, runner: runner, cache: cache, log: log.Named("engine"),
-		pool: kv.NewPool(o.Pages), conns: map[*Conn]struct{}{}, outbox: map[*Conn][]Output{},
+		opts: o, model: m, backend: b, runner: runner, mem: mem, log: log.Named("engine"),
+		conns: map[*Conn]struct{}{}, outbox: map[*Conn][]Output{},
 		bySeq: map[*sched.Seq]*sequence{},
 		wake:  make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	e.store = lora.NewStore(o.MaxResident, o.MaxHostBytes, func(a lora.Arrival) { e.do(func() { e.arrived(a) }) }, func(d string) { e.sched.Forget(d) })
+	if err := e.share(); err != nil {
+		runner.Free()
+		return nil, errors.Join(err, mem.Close())
+	}
 	e.sched = sched.New(sched.Config{
 		MaxBatchTokens: o.MaxBatchTokens, MaxRunning: o.MaxRunning, MaxAdapters: o.MaxAdapters, StarveSteps: o.StarveSteps,
 	}, e.pool, e.store)
+	e.sched.Share(e.room)
 	return e, nil
 }
 
 // Capacity is the most tokens, prompt and answer, that one sequence can have.
-func (e *Engine) Capacity() int { return min(e.opts.Context, e.opts.Pages*kv.PageSize) }
+func (e *Engine) Capacity() int { return e.capacity }
 
 // Options gives the bounds in force.
 func (e *Engine) Options() Options { return e.opts }
@@ -167,8 +176,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	return e.lost
 }
 
-// stop ends everything. Packs that still run are waited for: they hold device
-// memory that would leak.
+// stop ends everything. Packs, and pages on their way, are waited for: they hold
+// device memory that would leak.
 func (e *Engine) stop() {
 	for c := range e.conns {
 		for _, q := range c.seqs {
@@ -176,7 +185,7 @@ func (e *Engine) stop() {
 		}
 	}
 	e.flush()
-	for e.store.Loading() > 0 {
+	for e.store.Loading()+e.room.Coming() > 0 {
 		<-e.wake
 		e.absorb()
 	}
@@ -199,7 +208,9 @@ func (e *Engine) stop() {
 	}
 	e.store.Close()
 	e.runner.Free()
-	e.cache.Free()
+	if err := e.mem.Close(); err != nil && e.lost == nil {
+		e.log.Error("device memory is not given back", zap.Error(err))
+	}
 }
 
 // accept takes a request in, or answers with what is wrong with it.
@@ -307,6 +318,7 @@ func (e *Engine) status() Status {
 	st.PagesUsed, st.Pages = e.pool.Held(), e.pool.Len()
 	st.Resident = e.store.Resident()
 	st.LoRA = e.store.Totals()
+	st.Memory = e.memoryStatus()
 	return st
 }
 

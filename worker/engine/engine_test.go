@@ -31,6 +31,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const goldenModel = "../model/testdata/llama-gqa"
 
+// chunkBytes is less than a page of the tiny model's cache.
+const chunkBytes = 4096
+
 // fixture is a tiny model with adapters of different rank and modules.
 type fixture struct {
 	backend  tensor.Backend
@@ -42,7 +45,8 @@ var adapterNames = []string{"attn-r4", "qv-r1-regex", "all-r8-bf16", "mixed-rslo
 
 func newFixture(t testing.TB, p tensor.Precision) *fixture {
 	t.Helper()
-	b, err := cpu.New(cpu.Options{Precision: p})
+	// Small chunks, which adapters take too, as on a device with memory of its own.
+	b, err := cpu.New(cpu.Options{Precision: p, ChunkBytes: chunkBytes, CountImages: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +92,9 @@ func bindAdapter(t testing.TB, m *decoder.Model, dir string) *peft.Adapter {
 // start runs an engine with all adapters in host memory.
 func (f *fixture) start(t testing.TB, o engine.Options) *engine.Engine {
 	t.Helper()
+	if o.MemoryBytes == 0 { // Pages bound the cache, nothing the adapters
+		o.MemoryBytes = 64 << 20
+	}
 	log := zap.NewNop()
 	if testing.Verbose() {
 		log = zaptest.NewLogger(t)
@@ -105,7 +112,7 @@ func (f *fixture) start(t testing.TB, o engine.Options) *engine.Engine {
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	for n, a := range f.adapters {
-		if err := e.PutAdapter(ctx, lora.Host{Digest: n, Pack: func() (lora.Packed, error) { return model.Pack(f.model, a) }}); err != nil {
+		if err := e.PutAdapter(ctx, lora.Host{Digest: n, Device: model.ImageBytes(f.model, a), Pack: func() (lora.Packed, error) { return model.Pack(f.model, a) }}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -209,10 +216,11 @@ func randomIDs(rng *rand.Rand, vocab, n int) []int32 {
 // are those of the request alone, bit for bit.
 func TestAloneEqualsMixed(t *testing.T) {
 	var preemptions, evictions uint64
+	var toAdapters, toCache int64
 	for _, p := range []tensor.Precision{tensor.F32, tensor.BF16} {
 		f := newFixture(t, p)
 		alone := f.start(t, roomy())
-		for seed := range uint64(6) {
+		for seed := range uint64(12) {
 			t.Run(fmt.Sprintf("%v/%d", p, seed), func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 7))
 				long := seed%2 == 1
@@ -233,6 +241,12 @@ func TestAloneEqualsMixed(t *testing.T) {
 				if long { // many at once, so that their growth meets
 					o.MaxRunning, o.MaxResident, o.Pages = 16, 7, 14
 				}
+				if seed >= 6 { // cache and adapters fight for memory
+					o.MaxResident, o.Pages, o.MemoryBytes = 0, 0, int64(40+rng.IntN(30))*chunkBytes
+					if p == tensor.F32 {
+						o.MemoryBytes *= 2
+					}
+				}
 				mixed := f.start(t, o)
 				m := mixed.Connect()
 				defer m.Close()
@@ -249,12 +263,14 @@ func TestAloneEqualsMixed(t *testing.T) {
 				}
 				preemptions += st.Preemptions
 				evictions += st.LoRA.Evictions
+				toAdapters, toCache = toAdapters+st.Memory.ToAdapters, toCache+st.Memory.ToCache
 				t.Logf("options %+v: %d steps, %d preemptions, %d loads, %d evictions, most adapters %d", o, st.Step, st.Preemptions, st.LoRA.Loads, st.LoRA.Evictions, st.MaxAdapters)
 			})
 		}
 	}
-	if preemptions < 10 || evictions < 10 {
-		t.Errorf("%d preemptions and %d evictions: the test tests too little", preemptions, evictions)
+	if preemptions < 10 || evictions < 10 || toAdapters == 0 || toCache == 0 {
+		t.Errorf("%d preemptions and %d evictions, %d bytes went to adapters and %d to the cache: the test tests too little",
+			preemptions, evictions, toAdapters, toCache)
 	}
 }
 

@@ -33,15 +33,24 @@ type Options struct {
 	MaxRunning int
 	// MaxAdapters is the most distinct adapters in a step.
 	MaxAdapters int
-	// MaxResident is the most adapters on the device, at least MaxAdapters.
+	// MaxResident is the most adapters on the device, at least MaxAdapters; 0:
+	// as many as memory allows.
 	MaxResident int
 	// MaxHostBytes bounds the adapters in host memory; 0: no bound.
 	MaxHostBytes int64
 	// StarveSteps is how many steps an adapter waits for a place on the device
 	// before one in use is drained for it.
 	StarveSteps int
-	// Pages of the key/value cache, kv.PageSize tokens each.
+	// Pages is the most pages of the key/value cache, kv.PageSize tokens each,
+	// rounded up to whole groups; 0: as many as the pool allows.
 	Pages int
+	// MemoryBytes is the size of the pool that cache and adapters share; 0 is
+	// MemFraction of a device's memory less all that is in use by then, or what
+	// Pages take where the device is the host.
+	MemoryBytes int64
+	// MemFraction is the share of a device's memory that weights, buffers and the
+	// pool take together; 0 is 0.9.
+	MemFraction float64
 	// EOS are the model's end tokens.
 	EOS []int32
 	// Context bounds prompt and answer together; 0 is the model's.
@@ -114,6 +123,8 @@ type Status struct {
 	Preemptions uint64
 	// LoRA is the adapters' memory and comings and goings.
 	LoRA lora.Totals
+	// Memory is the pool that cache and adapters share.
+	Memory MemoryStatus
 }
 
 // Message is one step's outputs for one connection.

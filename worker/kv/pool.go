@@ -144,6 +144,12 @@ func (t *Table) Grow(tokens int) bool {
 	return true
 }
 
+// Lacks counts the pages that are missing from the pool for Grow to succeed.
+func (t *Table) Lacks(tokens int) int {
+	need := (tokens+PageSize-1)/PageSize - len(t.Pages)
+	return max(0, need-t.pool.Available())
+}
+
 // alloc gives a page with one reference, from the first group that has one,
 // so that the last ones become empty. The caller has checked Available.
 func (p *Pool) alloc() int32 {

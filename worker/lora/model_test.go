@@ -80,6 +80,7 @@ type failer interface {
 // adapter is the naive picture of one digest.
 type adapter struct {
 	pinned, resident, loading, failed bool
+	fresh                             bool // not used since it came
 	leases, uses                      int
 	told                              []*int // drops that wait: each must reach 1
 	used                              int
@@ -247,7 +248,7 @@ func (p *picture) drop(t *rapid.T) {
 
 func (p *picture) want(t *rapid.T) {
 	d, a := p.choose(t, func(a *adapter) bool { return a.leases > 0 })
-	p.bring(t, d, a, p.s.Want, func(o *adapter) bool { return o.uses == 0 })
+	p.bring(t, d, a, p.s.Want, func(o *adapter) bool { return o.uses == 0 && !(o.fresh && o.leases > 0) })
 }
 
 // prefetch takes a place from nobody who has a lease.
@@ -321,7 +322,7 @@ func (p *picture) arrive(t *rapid.T) {
 	got := p.d.deliver(p.s, fail)
 	a := p.m[got.Digest]
 	a.loading = false
-	a.resident, a.failed = !fail, fail
+	a.resident, a.failed, a.fresh = !fail, fail, true
 	if !fail {
 		p.touch(a)
 	}
@@ -371,6 +372,7 @@ func TestModel(t *testing.T) {
 				d, a := p.choose(t, func(a *adapter) bool { return a.resident && a.leases > a.uses })
 				p.s.Use(d)
 				a.uses++
+				a.fresh = false
 				p.touch(a)
 			},
 			"unuse": func(t *rapid.T) {

@@ -32,6 +32,8 @@ type Packed struct {
 type Host struct {
 	Digest string
 	Bytes  int64
+	// Device is the device memory that Pack takes.
+	Device int64
 	// Reserved is what Reserve has set aside for it; Add gives that back.
 	Reserved int64
 	Pinned   bool
@@ -59,7 +61,13 @@ type entry struct {
 	loading bool
 	// failed keeps the error of the last Pack until the next Add.
 	failed error
+	// chunks of the device's pool are taken while it is packed or loading.
+	chunks int
 	used   uint64 // tick of the last use, for LRU
+	// fresh adapters have not been used since they came.
+	fresh bool
+	// usedAt and arrived are the steps of its last use and of its arrival.
+	usedAt, arrived uint64
 	// drops are told when the entry is gone; non-empty means it is going.
 	drops []func()
 }
@@ -77,10 +85,11 @@ type Store struct {
 	onGone  func(digest string)
 
 	totals Totals
+	sharing
 }
 
 // NewStore makes a store with room for capacity adapters on the device and for
-// hostLimit bytes of them in host memory, 0 for any number. arrive is called
+// hostLimit bytes of them in host memory, 0 for any number of either. arrive is called
 // from other goroutines and must lead to Arrived being called by the store's
 // owner; gone is called when a digest leaves host memory.
 func NewStore(capacity int, hostLimit int64, arrive func(Arrival), gone func(digest string)) *Store {
@@ -105,32 +114,44 @@ func (s *Store) Unreserve(bytes int64) { s.reserved -= bytes }
 
 // Add puts an adapter into host memory. An adapter that is there stays as it
 // is, but takes over the pin; one that is being dropped stays for good.
-func (s *Store) Add(h Host) {
+// One that could never come onto the device is refused and stays the caller's,
+// with what was set aside for it: memory.ErrTooLarge.
+func (s *Store) Add(h Host) error {
+	if err := s.fit(h.Digest, h.Device, h.Pinned); err != nil {
+		return err
+	}
 	s.Unreserve(h.Reserved)
 	if e, ok := s.entries[h.Digest]; ok {
 		s.keep(e, h.Pinned)
 		if h.Release != nil {
 			h.Release()
 		}
-		return
+		return nil
 	}
 	s.entries[h.Digest] = &entry{Host: h}
 	s.hosted += h.Bytes
+	return nil
 }
 
 // Adopt sets the pin of an adapter that is in host memory and keeps it from
-// being dropped; false when it is not there.
-func (s *Store) Adopt(digest string, pinned bool) bool {
+// being dropped; false when it is not there. A pin that would leave too little
+// to others is refused: memory.ErrTooLarge.
+func (s *Store) Adopt(digest string, pinned bool) (bool, error) {
 	e, ok := s.entries[digest]
-	if ok {
-		s.keep(e, pinned)
+	if !ok {
+		return false, nil
 	}
-	return ok
+	if err := s.fit(digest, e.Device, pinned); err != nil {
+		return false, err
+	}
+	s.keep(e, pinned)
+	return true, nil
 }
 
 // keep takes back a drop, telling those who wait for it that it is over.
 func (s *Store) keep(e *entry, pinned bool) {
 	e.Pinned, e.failed = pinned, nil
+	s.stale()
 	drops := e.drops
 	e.drops = nil // first: who is told may drop it again
 	for _, tell := range drops {
@@ -155,6 +176,7 @@ func (s *Store) Lease(digest string) error {
 		return e.failed
 	}
 	e.leases++
+	s.stale()
 	return nil
 }
 
@@ -162,6 +184,7 @@ func (s *Store) Lease(digest string) error {
 func (s *Store) Return(digest string) {
 	e := s.entries[digest]
 	e.leases--
+	s.stale()
 	s.settle(e)
 }
 
@@ -200,6 +223,7 @@ func (s *Store) unpack(e *entry) {
 			e.packed.Free()
 		}
 		e.packed = nil
+		s.giveRoom(e)
 	}
 }
 
@@ -226,27 +250,24 @@ func (s *Store) Failed(digest string) error {
 // Adapter gives an adapter that is Ready.
 func (s *Store) Adapter(digest string) *nn.Adapter { return s.entries[digest].packed.Adapter }
 
-// Want starts to bring an adapter onto the device, putting out one that nobody
-// uses if there is no room: if possible one that nobody waits for either, and
-// of those the one that was used longest ago. It returns false when all that
-// are there are in use or pinned.
-func (s *Store) Want(digest string) bool {
-	return s.bring(digest, func(e *entry) bool { return e.uses == 0 })
-}
+// Want starts to bring an adapter onto the device, making room if there is
+// none: by putting out adapters that nobody uses, if possible such as nobody
+// waits for either and of those the one that was used longest ago, or by taking
+// memory of the cache. It returns false when what is there is in use or pinned.
+func (s *Store) Want(digest string) bool { return s.bring(digest, false) }
 
 // Prefetch starts to bring an adapter onto the device if that takes it from
-// nobody: there is room, or one can go that no sequence holds a lease on.
-func (s *Store) Prefetch(digest string) {
-	s.bring(digest, func(e *entry) bool { return e.leases == 0 })
-}
+// nobody: there is room, or it can be had without an adapter that a sequence
+// holds a lease on.
+func (s *Store) Prefetch(digest string) { s.bring(digest, true) }
 
-// bring is Want with a choice of who may be put out.
-func (s *Store) bring(digest string, idle func(*entry) bool) bool {
+// bring is Want, or Prefetch when it is ahead of need.
+func (s *Store) bring(digest string, ahead bool) bool {
 	e, ok := s.entries[digest]
 	if !ok || e.packed != nil || e.loading || e.failed != nil {
 		return true
 	}
-	if s.occupied() >= s.capacity && !s.evict(idle) {
+	if !s.makeRoom(e, ahead) {
 		return false
 	}
 	e.loading = true
@@ -270,23 +291,31 @@ func (s *Store) occupied() int {
 	return n
 }
 
-// evict puts out one of those that are idle and not pinned.
-func (s *Store) evict(idle func(*entry) bool) bool {
+// evict puts out one of those that are idle.
+func (s *Store) evict(ahead bool) bool {
 	var victim *entry
 	for _, e := range s.entries {
-		if e.packed == nil || e.Pinned || !idle(e) {
-			continue
-		}
-		if victim == nil || e.sooner(victim) {
+		if e.idle(ahead) && (victim == nil || e.sooner(victim)) {
 			victim = e
 		}
 	}
 	if victim == nil {
 		return false
 	}
-	s.unpack(victim)
-	s.totals.Evictions++
+	s.putOut(victim)
 	return true
+}
+
+func (s *Store) putOut(e *entry) {
+	s.unpack(e)
+	s.totals.Evictions++
+}
+
+// idle tells whether an adapter may be put out. One that somebody waits for may
+// not for one that is fetched ahead of need, nor before he has had his turn: two
+// that do not fit together would push each other out for ever.
+func (e *entry) idle(ahead bool) bool {
+	return e.packed != nil && e.uses == 0 && !e.Pinned && !((ahead || e.fresh) && e.leases > 0)
 }
 
 // sooner tells whether e is put out before o.
@@ -303,11 +332,13 @@ func (s *Store) Arrived(a Arrival) {
 	e.loading = false
 	if a.Err != nil {
 		e.failed = fmt.Errorf("%w: %s: %w", ErrBuild, a.Digest, a.Err)
+		s.giveRoom(e)
 	} else {
 		e.packed = &a.Packed
 		// Having come counts as use: what was just brought for somebody is not
 		// the first to go before he had his turn.
 		s.touch(e)
+		e.arrived, e.fresh = e.usedAt, true
 		s.totals.LoadTime.Add(a.Took.Seconds())
 	}
 	s.settle(e)
@@ -316,12 +347,17 @@ func (s *Store) Arrived(a Arrival) {
 func (s *Store) touch(e *entry) {
 	s.tick++
 	e.used = s.tick
+	if s.room != nil {
+		e.usedAt = s.room.Step()
+	}
+	s.stale()
 }
 
 // Use keeps an adapter on the device for a running sequence.
 func (s *Store) Use(digest string) {
 	e := s.entries[digest]
 	e.uses++
+	e.fresh = false
 	s.touch(e)
 }
 
@@ -396,7 +432,7 @@ func (s *Store) Totals() Totals {
 
 // Check verifies the store's invariants, for tests.
 func (s *Store) Check() error {
-	if n := s.occupied(); n > s.capacity {
+	if n := s.occupied(); s.capacity > 0 && n > s.capacity {
 		return fmt.Errorf("lora: %d adapters on the device, room for %d", n, s.capacity)
 	}
 	var hosted int64

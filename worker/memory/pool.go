@@ -3,6 +3,7 @@ package memory
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrTooLarge reports an adapter that the pool could never hold.
@@ -13,6 +14,8 @@ type Config struct {
 	// Chunks of the pool, of ChunkBytes each.
 	Chunks     int
 	ChunkBytes int64
+	// ImageChunks is how many chunks an adapter of so many bytes takes.
+	ImageChunks func(bytes int64) int
 	// GroupChunks hold the GroupPages pages of one group of the cache.
 	GroupChunks, GroupPages int
 	// Floor is how many groups the cache keeps whatever adapters want.
@@ -44,7 +47,9 @@ type Cache interface {
 	Unkeep()
 }
 
-// Idle is an adapter on the device that nobody uses and that is not pinned.
+// Idle is an adapter on the device that nobody uses and that is not pinned. One
+// that was brought for somebody who has not had his turn is not idle: else two
+// that do not fit together could push each other out for ever.
 type Idle struct {
 	Digest string
 	Chunks int
@@ -56,6 +61,9 @@ type Idle struct {
 
 // Adapters is the adapter store (lora.Store).
 type Adapters interface {
+	// IdleChunks adds up the idle adapters' chunks, all or those that are not
+	// awaited. It is asked often.
+	IdleChunks(awaited bool) int
 	// Idle lists the idle adapters, those not awaited first, and of them the one
 	// used longest ago.
 	Idle() []Idle
@@ -86,6 +94,8 @@ type Pool struct {
 	running int
 
 	moved Moved
+	// broken tells that the device failed to bring groups: none will come.
+	broken bool
 }
 
 // Moved counts what changed sides, in chunks.
@@ -123,8 +133,11 @@ func (p *Pool) At(step uint64, running int) {
 	}
 }
 
-// Chunks is how many chunks bytes take.
-func (p *Pool) Chunks(bytes int64) int { return int((bytes + p.cfg.ChunkBytes - 1) / p.cfg.ChunkBytes) }
+// Step is the step that At told.
+func (p *Pool) Step() uint64 { return p.step }
+
+// Chunks is how many chunks an adapter of bytes takes.
+func (p *Pool) Chunks(bytes int64) int { return p.cfg.ImageChunks(bytes) }
 
 // Limit is the most chunks that adapters can have together.
 func (p *Pool) Limit() int { return p.cfg.Chunks - p.cfg.Floor*p.cfg.GroupChunks }
@@ -140,17 +153,29 @@ func (p *Pool) Fits(bytes int64, pinned int) error {
 	return nil
 }
 
-// Adapter takes chunks for an adapter, making room. False: there is not enough
-// that may be taken now; nothing was touched.
-func (p *Pool) Adapter(chunks int) bool {
-	groups, idle := p.givable(), p.adapters.Idle()
-	can := p.free + groups*p.cfg.GroupChunks
-	for _, a := range idle {
-		can += a.Chunks
+// Could tells whether Adapter would succeed.
+func (p *Pool) Could(chunks int, ahead bool) bool {
+	return p.free+p.givable()*p.cfg.GroupChunks+p.adapters.IdleChunks(!ahead) >= chunks
+}
+
+// idle lists the adapters that may be put out for another one. One that is only
+// fetched ahead takes no place from those that somebody waits for.
+func (p *Pool) idle(ahead bool) []Idle {
+	all := p.adapters.Idle()
+	if i := slices.IndexFunc(all, func(a Idle) bool { return a.Awaited }); ahead && i >= 0 {
+		return all[:i]
 	}
-	if can < chunks {
+	return all
+}
+
+// Adapter takes chunks for an adapter that is wanted, or fetched ahead of need,
+// making room. False: there is not enough that may be taken now; nothing was
+// touched.
+func (p *Pool) Adapter(chunks int, ahead bool) bool {
+	if !p.Could(chunks, ahead) {
 		return false
 	}
+	groups, idle := p.givable(), p.idle(ahead)
 	var gone []int32
 	for p.free < chunks {
 		used, ok := p.cache.NextUsed()
@@ -234,7 +259,7 @@ func (p *Pool) Tend() {
 // bring starts to bring at most groups groups, for which there are chunks. The
 // cache keeps them until the step keep.
 func (p *Pool) bring(groups int, keep uint64) {
-	if groups <= 0 {
+	if groups <= 0 || p.broken {
 		return
 	}
 	coming := p.cache.Absent(groups, p.isComing)
@@ -254,6 +279,16 @@ func (p *Pool) Grown(groups []int32) {
 		p.cache.Gain(g, p.coming[g])
 		delete(p.coming, g)
 	}
+}
+
+// Broke takes back groups that Grow could not bring. The cache stays as it is
+// from now on.
+func (p *Pool) Broke(groups []int32) {
+	for _, g := range groups {
+		delete(p.coming, g)
+	}
+	p.free += len(groups) * p.cfg.GroupChunks
+	p.broken = true
 }
 
 // Coming counts the groups on their way to the cache.

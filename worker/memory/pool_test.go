@@ -49,6 +49,16 @@ func (s *store) Idle() []Idle {
 	return out
 }
 
+func (s *store) IdleChunks(awaited bool) int {
+	n := 0
+	for _, i := range s.Idle() {
+		if awaited || !i.Awaited {
+			n += i.Chunks
+		}
+	}
+	return n
+}
+
 func (s *store) Evict(digest string) {
 	for _, a := range s.all {
 		if a.digest == digest {
@@ -133,7 +143,7 @@ func (w *world) check(*rapid.T) {
 
 func newWorld(t *rapid.T) *world {
 	w := &world{T: t, there: map[int32]bool{}, since: map[int32]uint64{}}
-	c := Config{ChunkBytes: 10, GroupChunks: rapid.IntRange(1, 3).Draw(t, "group chunks"), GroupPages: rapid.IntRange(1, 3).Draw(t, "group pages")}
+	c := Config{ChunkBytes: 10, ImageChunks: func(b int64) int { return int(b+9) / 10 }, GroupChunks: rapid.IntRange(1, 3).Draw(t, "group chunks"), GroupPages: rapid.IntRange(1, 3).Draw(t, "group pages")}
 	groups := rapid.IntRange(2, 12).Draw(t, "groups")
 	c.Chunks = groups*c.GroupChunks + rapid.IntRange(0, c.GroupChunks-1).Draw(t, "rest")
 	c.Floor = rapid.IntRange(1, groups).Draw(t, "floor")
@@ -157,6 +167,9 @@ func newWorld(t *rapid.T) *world {
 func (w *world) evicted(a *adapter) {
 	if a.uses > 0 || a.pinned || !a.resident {
 		w.Fatalf("%+v is put out", a)
+	}
+	if w.store.evicting == "ahead" && a.leases > 0 {
+		w.Fatalf("%+v, which somebody waits for, is put out for one fetched ahead", a)
 	}
 	if w.store.evicting == "cache" && w.running > 0 && (w.step < a.arrived+w.cfg.Keep || a.leases > 0) {
 		w.Fatalf("the cache takes %+v in step %d", a, w.step)
@@ -193,11 +206,21 @@ func (w *world) want(t *rapid.T) {
 	before := w.p.Counts()
 	groups := min(w.cache.Givable(), w.present()-w.cfg.Floor)
 	can := before.Free + max(0, groups)*w.cfg.GroupChunks
-	for _, i := range w.store.Idle() {
-		can += i.Chunks
-	}
+	ahead := rapid.Bool().Draw(t, "ahead")
 	w.store.evicting = "adapter"
-	ok := w.p.Adapter(a.chunks)
+	if ahead {
+		w.store.evicting = "ahead"
+	}
+	for _, i := range w.store.Idle() {
+		if !ahead || !i.Awaited {
+			can += i.Chunks
+		}
+	}
+	could := w.p.Could(a.chunks, ahead)
+	ok := w.p.Adapter(a.chunks, ahead)
+	if could != ok {
+		t.Fatalf("Could says %v, Adapter %v", could, ok)
+	}
 	if ok != (can >= a.chunks) {
 		t.Fatalf("%d chunks could be had, %d are wanted: %v", can, a.chunks, ok)
 	}
@@ -247,7 +270,7 @@ func (w *world) start(t *rapid.T) {
 		}
 		return
 	}
-	if n := min((pages-w.cache.Available()+w.cfg.GroupPages-1)/w.cfg.GroupPages, w.p.absent()); !coming && n > 0 && before.Free >= w.cfg.GroupChunks {
+	if n := min((pages-w.cache.Available()+w.cfg.GroupPages-1)/w.cfg.GroupPages, w.p.absent()); !coming && n > 0 && !w.p.broken && before.Free >= w.cfg.GroupChunks {
 		t.Fatalf("nothing comes though %d chunks are free", before.Free)
 	}
 }
@@ -257,6 +280,19 @@ func (w *world) grown(t *rapid.T) {
 		t.Skip("nothing is coming")
 	}
 	w.p.Grown(w.growing[0])
+	w.growing = w.growing[1:]
+}
+
+// broke lets the device fail; nothing more comes after that.
+func (w *world) broke(t *rapid.T) {
+	if len(w.growing) == 0 || rapid.IntRange(0, 9).Draw(t, "really") > 0 {
+		t.Skip("not now")
+	}
+	for _, g := range w.growing[0] {
+		delete(w.there, g)
+		delete(w.since, g)
+	}
+	w.p.Broke(w.growing[0])
 	w.growing = w.growing[1:]
 }
 
@@ -323,7 +359,7 @@ func (w *world) settle(t *rapid.T) {
 			continue
 		}
 		w.store.evicting = "adapter"
-		if ok := w.p.Adapter(a.chunks); ok != (fits == nil) || fits != nil && !errors.Is(fits, ErrTooLarge) {
+		if ok := w.p.Adapter(a.chunks, false); ok != (fits == nil) || fits != nil && !errors.Is(fits, ErrTooLarge) {
 			t.Fatalf("an adapter of %d chunks: %v, %v", a.chunks, ok, fits)
 		} else if ok {
 			a.resident = true
@@ -359,7 +395,7 @@ func TestOrder(t *testing.T) {
 		tab.Release()
 	}
 	load := func(digest string, step uint64, awaited int) {
-		if !p.Adapter(1) {
+		if !p.Adapter(1, false) {
 			t.Fatalf("no room for %s", digest)
 		}
 		s.all = append(s.all, &adapter{digest: digest, chunks: 1, resident: true, used: step, arrived: step, leases: awaited})
@@ -375,7 +411,7 @@ func TestOrder(t *testing.T) {
 	var order []string
 	for i := range 7 {
 		n, e := len(shrunk), len(evicted)
-		if ok := p.Adapter(1); !ok {
+		if ok := p.Adapter(1, false); !ok {
 			t.Fatalf("%d: %v", i, ok)
 		}
 		if len(shrunk) > n {
@@ -388,7 +424,7 @@ func TestOrder(t *testing.T) {
 	if !slices.Equal(order, want) {
 		t.Errorf("taken were %v, want %v", order, want)
 	}
-	if p.Adapter(1) {
+	if p.Adapter(1, false) {
 		t.Error("the cache fell below its floor")
 	}
 }
@@ -400,7 +436,7 @@ func (m *mover) Shrink(g []int32) { m.shrink(g) }
 func (m *mover) Grow(g []int32)   { m.grow(g) }
 
 func TestFits(t *testing.T) {
-	p := New(Config{Chunks: 100, ChunkBytes: 2 << 20, GroupChunks: 3, GroupPages: 16, Floor: 10, Lot: 1}, nil)
+	p := New(Config{Chunks: 100, ChunkBytes: 2 << 20, ImageChunks: func(b int64) int { return int((b + 2<<20 - 1) / (2 << 20)) }, GroupChunks: 3, GroupPages: 16, Floor: 10, Lot: 1}, nil)
 	for _, c := range []struct {
 		bytes  int64
 		pinned int

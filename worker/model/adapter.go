@@ -107,6 +107,9 @@ func biasDeltas(m *decoder.Model, a *peft.Adapter, number map[string]int) (map[i
 // Bytes is the host memory that the image occupies.
 func (i *Image) Bytes() int64 { return i.image.Bytes() }
 
+// DeviceBytes is the device memory that Load takes.
+func (i *Image) DeviceBytes() int64 { return i.image.DeviceBytes() }
+
 // Load brings the adapter onto the device and returns when it is there.
 func (i *Image) Load() (lora.Packed, error) {
 	l, err := i.image.Load()

@@ -30,6 +30,23 @@ type Adapters interface {
 	Unuse(digest string)
 }
 
+// Memory lets the cache grow and shrink (memory.Pool).
+type Memory interface {
+	// At tells the step and how many sequences run.
+	At(step uint64, running int)
+	// Tend lets the cache grow without need, if there is memory to spare.
+	Tend()
+	// More asks for pages. True: some are on their way, wait for them.
+	More(pages int) bool
+}
+
+// fixed is a memory that stays as it is.
+type fixed struct{}
+
+func (fixed) At(uint64, int) {}
+func (fixed) Tend()          {}
+func (fixed) More(int) bool  { return false }
+
 // Seq is a sequence in the scheduler's care.
 type Seq struct {
 	// Adapter is its adapter's digest, "" for the base model.
@@ -75,6 +92,7 @@ type Scheduler struct {
 	cfg      Config
 	pool     *kv.Pool
 	adapters Adapters
+	memory   Memory
 
 	waiting []*Seq // by order
 	running []*Seq // by order
@@ -86,15 +104,20 @@ type Scheduler struct {
 	blocked  map[string]uint64
 	draining string
 	drainFor string
+	// hold stops admissions until the adapter it names, which starves, has room.
+	hold string
 }
 
 // New makes a scheduler over a pool of pages.
 func New(cfg Config, pool *kv.Pool, adapters Adapters) *Scheduler {
 	return &Scheduler{
-		cfg: cfg, pool: pool, adapters: adapters,
+		cfg: cfg, pool: pool, adapters: adapters, memory: fixed{},
 		last: map[string]uint64{}, blocked: map[string]uint64{},
 	}
 }
+
+// Share lets the cache grow and shrink. It precedes Add.
+func (s *Scheduler) Share(m Memory) { s.memory = m }
 
 // Waiting and Running count sequences.
 func (s *Scheduler) Waiting() int { return len(s.waiting) }
@@ -143,6 +166,9 @@ func drop(qs []*Seq, q *Seq) []*Seq {
 // all of it waits for adapters.
 func (s *Scheduler) Next() Plan {
 	s.step++
+	s.pool.At(s.step, len(s.running)) // a page each for those who run
+	s.memory.At(s.step, len(s.running))
+	s.memory.Tend()
 	p := &planner{s: s, budget: s.cfg.MaxBatchTokens, set: s.chooseAdapters(), in: map[*Seq]int{}}
 	for _, decode := range []bool{true, false} {
 		for _, q := range slices.Clone(s.running) {
@@ -194,14 +220,17 @@ type planner struct {
 
 func (p *planner) allows(q *Seq) bool { return q.Adapter == "" || p.set[q.Adapter] }
 
-// extend gives a running sequence its next tokens, preempting younger ones
-// when pages run out.
+// extend gives a running sequence its next tokens. When pages run out it waits
+// for such as are coming; if none are, younger ones are preempted.
 func (p *planner) extend(q *Seq) {
 	n := min(q.pending(), p.budget)
 	if n <= 0 {
 		return
 	}
 	for !q.Table.Grow(q.Computed + n) {
+		if p.s.memory.More(q.Table.Lacks(q.Computed + n)) {
+			return
+		}
 		victim := p.s.running[len(p.s.running)-1]
 		p.preempt(victim)
 		if victim == q {
@@ -241,6 +270,9 @@ func (p *planner) admit() {
 	}
 	s.unblock()
 	s.drained()
+	if s.holding() {
+		return
+	}
 	parked := map[string]bool{}
 	for _, q := range slices.Clone(s.waiting) {
 		if p.budget <= 0 || len(s.running) >= s.cfg.MaxRunning {
@@ -288,10 +320,34 @@ func (s *Scheduler) drained() {
 	}
 	if _, still := s.blocked[s.drainFor]; still && s.users()[s.draining] > 0 {
 		return
-	} else if still && s.adapters.Want(s.drainFor) {
-		delete(s.blocked, s.drainFor)
+	} else if still {
+		s.claim(s.drainFor)
 	}
 	s.draining, s.drainFor = "", ""
+}
+
+// claim asks for a starving adapter. If one that was drained did not make room
+// enough, because it is smaller or pages of running sequences take the memory,
+// nobody is admitted until there is: those who run come to an end.
+func (s *Scheduler) claim(starved string) {
+	if s.adapters.Want(starved) {
+		delete(s.blocked, starved)
+		return
+	}
+	s.hold = starved
+}
+
+// holding tells whether admissions wait for a starving adapter.
+func (s *Scheduler) holding() bool {
+	if s.hold == "" {
+		return false
+	}
+	if _, still := s.blocked[s.hold]; still && !s.adapters.Want(s.hold) {
+		return len(s.running) > 0
+	}
+	delete(s.blocked, s.hold)
+	s.hold = ""
+	return false
 }
 
 // users counts the running sequences of each adapter.
@@ -331,6 +387,8 @@ func (s *Scheduler) relieve() {
 	}
 	if s.draining != "" {
 		s.drainFor = starved
+	} else if _, alone := s.memory.(fixed); !alone {
+		s.hold = starved // nobody has an adapter to give: pages take the memory
 	}
 }
 
@@ -366,7 +424,8 @@ func (p *planner) start(q *Seq) bool {
 		room++
 	}
 	need := (room+kv.PageSize-1)/kv.PageSize - len(t.Pages)
-	if need+len(s.running) > s.pool.Available() {
+	if lacks := need + len(s.running) - s.pool.Available(); lacks > 0 {
+		s.memory.More(lacks)
 		t.Release()
 		return false
 	}

@@ -2,7 +2,8 @@ package tensor
 
 // MemoryLayout describes a pool of memory that a cache and adapters share.
 type MemoryLayout struct {
-	// Bytes is the pool's size; what is not a whole chunk of it is left.
+	// Bytes is the pool's size; what is not a whole chunk of it is left. 0 is what
+	// KV.Pages take.
 	Bytes int64
 	// KV describes the cache. Pages is the most that it may ever have, rounded up
 	// to whole groups, 0 what the pool's size allows.
@@ -15,9 +16,11 @@ type MemoryLayout struct {
 // of it and give them back; worker/memory decides who takes how many. Its methods
 // may be called by several goroutines at once.
 type Memory interface {
-	// ChunkBytes is the size of a chunk. An image takes as many as its
-	// DeviceBytes need.
+	// ChunkBytes is the size of a chunk.
 	ChunkBytes() int64
+	// ImageChunks is how many chunks a loaded image of so many DeviceBytes takes: 0
+	// where images are loaded from where they are.
+	ImageChunks(bytes int64) int
 	// Chunks counts all chunks and those that are mapped nowhere at this moment.
 	Chunks() (total, free int)
 	// Group tells how many pages of the cache come and go together and how many
@@ -28,7 +31,7 @@ type Memory interface {
 	KV() KV
 	// Grow brings groups of the cache, full of zeros. It may wait for memory that
 	// was given back but for no step, and fails with ErrOutOfMemory when too
-	// little was. One Grow runs at a time.
+	// little was. Several may run, for different groups.
 	Grow(groups []int32) error
 	// Shrink gives groups back, which no step uses. It returns at once.
 	Shrink(groups []int32)

@@ -32,6 +32,9 @@ func NewMemory(d Device, l tensor.MemoryLayout, pageBytes int64, view View) (*Me
 	m := &Memory{}
 	var stride int64
 	m.pages, m.chunks, stride = Group(pageBytes, d.ChunkBytes(), pageAlign)
+	if l.Bytes == 0 {
+		l.Bytes = int64((l.KV.Pages+m.pages-1)/m.pages*m.chunks) * d.ChunkBytes()
+	}
 	total := int(l.Bytes / d.ChunkBytes())
 	groups := total / m.chunks
 	if groups < 1 {
@@ -56,6 +59,11 @@ func NewMemory(d Device, l tensor.MemoryLayout, pageBytes int64, view View) (*Me
 
 // ChunkBytes is the size of a chunk.
 func (m *Memory) ChunkBytes() int64 { return m.d.ChunkBytes() }
+
+// ImageChunks is how many chunks so many bytes take.
+func (m *Memory) ImageChunks(bytes int64) int {
+	return int((bytes + m.d.ChunkBytes() - 1) / m.d.ChunkBytes())
+}
 
 // Group is the pages and the chunks of a group.
 func (m *Memory) Group() (pages, chunks int) { return m.pages, m.chunks }

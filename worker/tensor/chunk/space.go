@@ -42,7 +42,7 @@ func (s *Space) address(g int32) uintptr {
 }
 
 // Grow brings groups, full of zeros. It may wait for chunks that were given
-// back. When it fails, none of them is there. One Grow runs at a time.
+// back. When it fails, none of them is there.
 func (s *Space) Grow(groups []int32) error {
 	if err := s.vacant(groups); err != nil {
 		return err

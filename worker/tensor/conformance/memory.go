@@ -47,15 +47,13 @@ func testMemory(c *check) {
 // memoryFor makes a pool for a cache and spare bytes beside it.
 func memoryFor(d device, l tensor.KVLayout, spareMiB int64) tensor.Memory {
 	d.Helper()
-	// The size of a page is the backend's business: a pool of one page tells it.
-	probe := must(d.NewMemory(tensor.MemoryLayout{Bytes: 1 << 30, KV: l}))(d.check)
-	_, chunks := probe.Group()
-	pages, _ := probe.Group()
-	groups := (l.Pages + pages - 1) / pages
-	bytes := int64(groups*chunks)*probe.ChunkBytes() + spareMiB<<20
+	// The size of a page is the backend's business: a pool for the pages tells it.
+	probe := must(d.NewMemory(tensor.MemoryLayout{KV: l}))(d.check)
+	total, _ := probe.Chunks()
+	bytes := int64(total) * probe.ChunkBytes()
 	must0(d.check, probe.Close())
 	l.Pages = 0
-	return must(d.NewMemory(tensor.MemoryLayout{Bytes: bytes, KV: l}))(d.check)
+	return must(d.NewMemory(tensor.MemoryLayout{Bytes: bytes + spareMiB<<20, KV: l}))(d.check)
 }
 
 // testImage is a small adapter.
@@ -105,6 +103,7 @@ func testMemoryErrors(c *check, mem tensor.Memory, l tensor.KVLayout) {
 			c.Errorf("%s: %v", name, err)
 		}
 	}
+	l.Pages = 0
 	for name, layout := range map[string]tensor.MemoryLayout{
 		"nothing": {KV: l}, "too little": {Bytes: 100, KV: l},
 	} {

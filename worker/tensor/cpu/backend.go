@@ -21,6 +21,9 @@ type Options struct {
 	// ChunkBytes is the size of the chunks of memory pools, a multiple of the
 	// system's page; 0 means 2 MiB.
 	ChunkBytes int64
+	// CountImages makes loaded adapters count as if they took memory of the pool,
+	// as they do on devices with memory of their own.
+	CountImages bool
 }
 
 // maxThreads bounds Options.Threads.
@@ -33,6 +36,7 @@ type Backend struct {
 	name      string
 	threads   int
 	chunk     int64
+	images    bool
 	k         kernels
 
 	mu      sync.Mutex
@@ -64,7 +68,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{precision: o.Precision, name: "cpu/" + k.name(), threads: o.Threads, chunk: o.ChunkBytes, k: k}, nil
+	return &Backend{precision: o.Precision, name: "cpu/" + k.name(), threads: o.Threads, chunk: o.ChunkBytes, images: o.CountImages, k: k}, nil
 }
 
 // Name returns "cpu/" and the kernel's name.

@@ -114,5 +114,19 @@ func (b *Backend) NewMemory(l tensor.MemoryLayout) (tensor.Memory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
-	return m, nil
+	return &hostMemory{Memory: m, images: b.images}, nil
+}
+
+// hostMemory is a pool whose images are in host memory as they are.
+type hostMemory struct {
+	*chunk.Memory
+	images bool // count them all the same
+}
+
+// ImageChunks is 0, unless Options say that images count.
+func (m *hostMemory) ImageChunks(bytes int64) int {
+	if !m.images {
+		return 0
+	}
+	return m.Memory.ImageChunks(bytes)
 }

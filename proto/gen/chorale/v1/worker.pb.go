@@ -981,6 +981,7 @@ type WorkerStatus struct {
 	MaxStepAdapters int32          `protobuf:"varint,11,opt,name=max_step_adapters,json=maxStepAdapters,proto3" json:"max_step_adapters,omitempty"`
 	Preemptions     uint64         `protobuf:"varint,12,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
 	AdapterMemory   *AdapterMemory `protobuf:"bytes,13,opt,name=adapter_memory,json=adapterMemory,proto3" json:"adapter_memory,omitempty"`
+	Memory          *DeviceMemory  `protobuf:"bytes,14,opt,name=memory,proto3" json:"memory,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1106,6 +1107,101 @@ func (x *WorkerStatus) GetAdapterMemory() *AdapterMemory {
 	return nil
 }
 
+func (x *WorkerStatus) GetMemory() *DeviceMemory {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
+// DeviceMemory is the pool of memory that the key/value cache and loaded
+// adapters share, in bytes.
+type DeviceMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Total int64                  `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// Whose it is: pages of the cache, adapters, nobody's.
+	Cache    int64 `protobuf:"varint,2,opt,name=cache,proto3" json:"cache,omitempty"`
+	Adapters int64 `protobuf:"varint,3,opt,name=adapters,proto3" json:"adapters,omitempty"`
+	Free     int64 `protobuf:"varint,4,opt,name=free,proto3" json:"free,omitempty"`
+	// What adapters have taken from the cache, and the cache from adapters.
+	ToAdapters    int64 `protobuf:"varint,5,opt,name=to_adapters,json=toAdapters,proto3" json:"to_adapters,omitempty"`
+	ToCache       int64 `protobuf:"varint,6,opt,name=to_cache,json=toCache,proto3" json:"to_cache,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceMemory) Reset() {
+	*x = DeviceMemory{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceMemory) ProtoMessage() {}
+
+func (x *DeviceMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceMemory.ProtoReflect.Descriptor instead.
+func (*DeviceMemory) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DeviceMemory) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *DeviceMemory) GetCache() int64 {
+	if x != nil {
+		return x.Cache
+	}
+	return 0
+}
+
+func (x *DeviceMemory) GetAdapters() int64 {
+	if x != nil {
+		return x.Adapters
+	}
+	return 0
+}
+
+func (x *DeviceMemory) GetFree() int64 {
+	if x != nil {
+		return x.Free
+	}
+	return 0
+}
+
+func (x *DeviceMemory) GetToAdapters() int64 {
+	if x != nil {
+		return x.ToAdapters
+	}
+	return 0
+}
+
+func (x *DeviceMemory) GetToCache() int64 {
+	if x != nil {
+		return x.ToCache
+	}
+	return 0
+}
+
 // AdapterMemory is what a worker's adapters take, and their comings and goings.
 type AdapterMemory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1127,7 +1223,7 @@ type AdapterMemory struct {
 
 func (x *AdapterMemory) Reset() {
 	*x = AdapterMemory{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	mi := &file_chorale_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1235,7 @@ func (x *AdapterMemory) String() string {
 func (*AdapterMemory) ProtoMessage() {}
 
 func (x *AdapterMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	mi := &file_chorale_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1248,7 @@ func (x *AdapterMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdapterMemory.ProtoReflect.Descriptor instead.
 func (*AdapterMemory) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{11}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AdapterMemory) GetHostBytes() int64 {
@@ -1224,7 +1320,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[12]
+	mi := &file_chorale_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1332,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[12]
+	mi := &file_chorale_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1345,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{12}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConnectResponse) GetOutputs() []*SequenceOutput {
@@ -1287,7 +1383,7 @@ type PushAdapterRequest struct {
 
 func (x *PushAdapterRequest) Reset() {
 	*x = PushAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[13]
+	mi := &file_chorale_v1_worker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1395,7 @@ func (x *PushAdapterRequest) String() string {
 func (*PushAdapterRequest) ProtoMessage() {}
 
 func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[13]
+	mi := &file_chorale_v1_worker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1408,7 @@ func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterRequest.ProtoReflect.Descriptor instead.
 func (*PushAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{13}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PushAdapterRequest) GetMessage() isPushAdapterRequest_Message {
@@ -1374,7 +1470,7 @@ type PushAdapterHeader struct {
 
 func (x *PushAdapterHeader) Reset() {
 	*x = PushAdapterHeader{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[14]
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1482,7 @@ func (x *PushAdapterHeader) String() string {
 func (*PushAdapterHeader) ProtoMessage() {}
 
 func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[14]
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1495,7 @@ func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterHeader.ProtoReflect.Descriptor instead.
 func (*PushAdapterHeader) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PushAdapterHeader) GetDigest() string {
@@ -1447,7 +1543,7 @@ type PushAdapterResponse struct {
 
 func (x *PushAdapterResponse) Reset() {
 	*x = PushAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1555,7 @@ func (x *PushAdapterResponse) String() string {
 func (*PushAdapterResponse) ProtoMessage() {}
 
 func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1568,7 @@ func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterResponse.ProtoReflect.Descriptor instead.
 func (*PushAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PushAdapterResponse) GetHostBytes() int64 {
@@ -1493,7 +1589,7 @@ type DropAdapterRequest struct {
 
 func (x *DropAdapterRequest) Reset() {
 	*x = DropAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1601,7 @@ func (x *DropAdapterRequest) String() string {
 func (*DropAdapterRequest) ProtoMessage() {}
 
 func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1614,7 @@ func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterRequest.ProtoReflect.Descriptor instead.
 func (*DropAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DropAdapterRequest) GetDigest() string {
@@ -1544,7 +1640,7 @@ type DropAdapterResponse struct {
 
 func (x *DropAdapterResponse) Reset() {
 	*x = DropAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1652,7 @@ func (x *DropAdapterResponse) String() string {
 func (*DropAdapterResponse) ProtoMessage() {}
 
 func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1665,7 @@ func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterResponse.ProtoReflect.Descriptor instead.
 func (*DropAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 // FlushWorkerCacheRequest asks to forget all cached prefixes.
@@ -1581,7 +1677,7 @@ type FlushWorkerCacheRequest struct {
 
 func (x *FlushWorkerCacheRequest) Reset() {
 	*x = FlushWorkerCacheRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1689,7 @@ func (x *FlushWorkerCacheRequest) String() string {
 func (*FlushWorkerCacheRequest) ProtoMessage() {}
 
 func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1702,7 @@ func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheRequest.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 // FlushWorkerCacheResponse acknowledges.
@@ -1618,7 +1714,7 @@ type FlushWorkerCacheResponse struct {
 
 func (x *FlushWorkerCacheResponse) Reset() {
 	*x = FlushWorkerCacheResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1726,7 @@ func (x *FlushWorkerCacheResponse) String() string {
 func (*FlushWorkerCacheResponse) ProtoMessage() {}
 
 func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1739,7 @@ func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheResponse.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
 }
 
 // ListWorkerAdaptersRequest asks for the worker's adapters.
@@ -1655,7 +1751,7 @@ type ListWorkerAdaptersRequest struct {
 
 func (x *ListWorkerAdaptersRequest) Reset() {
 	*x = ListWorkerAdaptersRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1763,7 @@ func (x *ListWorkerAdaptersRequest) String() string {
 func (*ListWorkerAdaptersRequest) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1776,7 @@ func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
 }
 
 // WorkerAdapter is one adapter on a worker.
@@ -1701,7 +1797,7 @@ type WorkerAdapter struct {
 
 func (x *WorkerAdapter) Reset() {
 	*x = WorkerAdapter{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1809,7 @@ func (x *WorkerAdapter) String() string {
 func (*WorkerAdapter) ProtoMessage() {}
 
 func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1822,7 @@ func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerAdapter.ProtoReflect.Descriptor instead.
 func (*WorkerAdapter) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WorkerAdapter) GetDigest() string {
@@ -1789,7 +1885,7 @@ type ListWorkerAdaptersResponse struct {
 
 func (x *ListWorkerAdaptersResponse) Reset() {
 	*x = ListWorkerAdaptersResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +1897,7 @@ func (x *ListWorkerAdaptersResponse) String() string {
 func (*ListWorkerAdaptersResponse) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +1910,7 @@ func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListWorkerAdaptersResponse) GetIncarnation() string {
@@ -1928,7 +2024,7 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\tR\x05error\x12!\n" +
 	"\ferror_reason\x18\b \x01(\tR\verrorReason\x12#\n" +
 	"\rcached_tokens\x18\t \x01(\x05R\fcachedTokensB\x10\n" +
-	"\x0e_stop_token_id\"\xe8\x03\n" +
+	"\x0e_stop_token_id\"\x9a\x04\n" +
 	"\fWorkerStatus\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\x05R\arunning\x12\x18\n" +
@@ -1943,7 +2039,16 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	" \x01(\x01R\vstepSeconds\x12*\n" +
 	"\x11max_step_adapters\x18\v \x01(\x05R\x0fmaxStepAdapters\x12 \n" +
 	"\vpreemptions\x18\f \x01(\x04R\vpreemptions\x12@\n" +
-	"\x0eadapter_memory\x18\r \x01(\v2\x19.chorale.v1.AdapterMemoryR\radapterMemory\"\x89\x02\n" +
+	"\x0eadapter_memory\x18\r \x01(\v2\x19.chorale.v1.AdapterMemoryR\radapterMemory\x120\n" +
+	"\x06memory\x18\x0e \x01(\v2\x18.chorale.v1.DeviceMemoryR\x06memory\"\xa6\x01\n" +
+	"\fDeviceMemory\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x14\n" +
+	"\x05cache\x18\x02 \x01(\x03R\x05cache\x12\x1a\n" +
+	"\badapters\x18\x03 \x01(\x03R\badapters\x12\x12\n" +
+	"\x04free\x18\x04 \x01(\x03R\x04free\x12\x1f\n" +
+	"\vto_adapters\x18\x05 \x01(\x03R\n" +
+	"toAdapters\x12\x19\n" +
+	"\bto_cache\x18\x06 \x01(\x03R\atoCache\"\x89\x02\n" +
 	"\rAdapterMemory\x12\x1d\n" +
 	"\n" +
 	"host_bytes\x18\x01 \x01(\x03R\thostBytes\x12\x1d\n" +
@@ -2016,7 +2121,7 @@ func file_chorale_v1_worker_proto_rawDescGZIP() []byte {
 	return file_chorale_v1_worker_proto_rawDescData
 }
 
-var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_chorale_v1_worker_proto_goTypes = []any{
 	(*DescribeWorkerRequest)(nil),      // 0: chorale.v1.DescribeWorkerRequest
 	(*ModelModule)(nil),                // 1: chorale.v1.ModelModule
@@ -2029,55 +2134,57 @@ var file_chorale_v1_worker_proto_goTypes = []any{
 	(*SequenceLogprobs)(nil),           // 8: chorale.v1.SequenceLogprobs
 	(*SequenceOutput)(nil),             // 9: chorale.v1.SequenceOutput
 	(*WorkerStatus)(nil),               // 10: chorale.v1.WorkerStatus
-	(*AdapterMemory)(nil),              // 11: chorale.v1.AdapterMemory
-	(*ConnectResponse)(nil),            // 12: chorale.v1.ConnectResponse
-	(*PushAdapterRequest)(nil),         // 13: chorale.v1.PushAdapterRequest
-	(*PushAdapterHeader)(nil),          // 14: chorale.v1.PushAdapterHeader
-	(*PushAdapterResponse)(nil),        // 15: chorale.v1.PushAdapterResponse
-	(*DropAdapterRequest)(nil),         // 16: chorale.v1.DropAdapterRequest
-	(*DropAdapterResponse)(nil),        // 17: chorale.v1.DropAdapterResponse
-	(*FlushWorkerCacheRequest)(nil),    // 18: chorale.v1.FlushWorkerCacheRequest
-	(*FlushWorkerCacheResponse)(nil),   // 19: chorale.v1.FlushWorkerCacheResponse
-	(*ListWorkerAdaptersRequest)(nil),  // 20: chorale.v1.ListWorkerAdaptersRequest
-	(*WorkerAdapter)(nil),              // 21: chorale.v1.WorkerAdapter
-	(*ListWorkerAdaptersResponse)(nil), // 22: chorale.v1.ListWorkerAdaptersResponse
-	nil,                                // 23: chorale.v1.TokenSampling.LogitBiasEntry
-	(FinishReason)(0),                  // 24: chorale.v1.FinishReason
-	(*DeviceInfo)(nil),                 // 25: chorale.v1.DeviceInfo
+	(*DeviceMemory)(nil),               // 11: chorale.v1.DeviceMemory
+	(*AdapterMemory)(nil),              // 12: chorale.v1.AdapterMemory
+	(*ConnectResponse)(nil),            // 13: chorale.v1.ConnectResponse
+	(*PushAdapterRequest)(nil),         // 14: chorale.v1.PushAdapterRequest
+	(*PushAdapterHeader)(nil),          // 15: chorale.v1.PushAdapterHeader
+	(*PushAdapterResponse)(nil),        // 16: chorale.v1.PushAdapterResponse
+	(*DropAdapterRequest)(nil),         // 17: chorale.v1.DropAdapterRequest
+	(*DropAdapterResponse)(nil),        // 18: chorale.v1.DropAdapterResponse
+	(*FlushWorkerCacheRequest)(nil),    // 19: chorale.v1.FlushWorkerCacheRequest
+	(*FlushWorkerCacheResponse)(nil),   // 20: chorale.v1.FlushWorkerCacheResponse
+	(*ListWorkerAdaptersRequest)(nil),  // 21: chorale.v1.ListWorkerAdaptersRequest
+	(*WorkerAdapter)(nil),              // 22: chorale.v1.WorkerAdapter
+	(*ListWorkerAdaptersResponse)(nil), // 23: chorale.v1.ListWorkerAdaptersResponse
+	nil,                                // 24: chorale.v1.TokenSampling.LogitBiasEntry
+	(FinishReason)(0),                  // 25: chorale.v1.FinishReason
+	(*DeviceInfo)(nil),                 // 26: chorale.v1.DeviceInfo
 }
 var file_chorale_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: chorale.v1.DescribeWorkerResponse.modules:type_name -> chorale.v1.ModelModule
 	4,  // 1: chorale.v1.Sequence.sampling:type_name -> chorale.v1.TokenSampling
-	23, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
+	24, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
 	3,  // 3: chorale.v1.SubmitSequences.sequences:type_name -> chorale.v1.Sequence
 	5,  // 4: chorale.v1.ConnectRequest.submit:type_name -> chorale.v1.SubmitSequences
 	6,  // 5: chorale.v1.ConnectRequest.abort:type_name -> chorale.v1.AbortSequences
 	8,  // 6: chorale.v1.SequenceOutput.logprobs:type_name -> chorale.v1.SequenceLogprobs
 	8,  // 7: chorale.v1.SequenceOutput.prompt_logprobs:type_name -> chorale.v1.SequenceLogprobs
-	24, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
-	11, // 9: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
-	9,  // 10: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
-	10, // 11: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
-	25, // 12: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
-	14, // 13: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
-	21, // 14: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
-	0,  // 15: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
-	7,  // 16: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
-	13, // 17: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
-	16, // 18: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
-	18, // 19: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
-	20, // 20: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
-	2,  // 21: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
-	12, // 22: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
-	15, // 23: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
-	17, // 24: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
-	19, // 25: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
-	22, // 26: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	25, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
+	12, // 9: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
+	11, // 10: chorale.v1.WorkerStatus.memory:type_name -> chorale.v1.DeviceMemory
+	9,  // 11: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
+	10, // 12: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
+	26, // 13: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
+	15, // 14: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
+	22, // 15: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
+	0,  // 16: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
+	7,  // 17: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
+	14, // 18: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
+	17, // 19: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
+	19, // 20: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
+	21, // 21: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
+	2,  // 22: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
+	13, // 23: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
+	16, // 24: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
+	18, // 25: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
+	20, // 26: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
+	23, // 27: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_worker_proto_init() }
@@ -2091,7 +2198,7 @@ func file_chorale_v1_worker_proto_init() {
 		(*ConnectRequest_Abort)(nil),
 	}
 	file_chorale_v1_worker_proto_msgTypes[9].OneofWrappers = []any{}
-	file_chorale_v1_worker_proto_msgTypes[13].OneofWrappers = []any{
+	file_chorale_v1_worker_proto_msgTypes[14].OneofWrappers = []any{
 		(*PushAdapterRequest_Header)(nil),
 		(*PushAdapterRequest_Chunk)(nil),
 	}
@@ -2101,7 +2208,7 @@ func file_chorale_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_worker_proto_rawDesc), len(file_chorale_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
