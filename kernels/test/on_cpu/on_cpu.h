@@ -3,7 +3,7 @@
 // take turns at barriers and warp-wide operations; blocks run one after
 // another. Clusters, and races between threads, are beyond it.
 //
-//	g++ -std=c++20 -O2 -x c++ -DCHORALE_ON_CPU -Ikernels/test/on_cpu -Ikernels/device kernels/test/lora_test.cu -o lora_test_cpu
+//	g++ -std=c++20 -O2 -fno-strict-aliasing -x c++ -DCHORALE_ON_CPU -Ikernels/test/on_cpu -Ikernels/device kernels/test/lora_test.cu -o lora_test_cpu
 #pragma once
 
 #include <ucontext.h>
