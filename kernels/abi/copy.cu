@@ -100,7 +100,12 @@ char *pin(int64_t bytes) {
 	try {
 		for (; done < bytes; done += kPiece) {
 			memset(at + done, 0, kPiece);
-			check(cudaHostRegister(at + done, kPiece, cudaHostRegisterDefault), "pinned memory");
+			const cudaError_t e = cudaHostRegister(at + done, kPiece, cudaHostRegisterDefault);
+			if (e == cudaErrorMemoryAllocation) {
+				cudaGetLastError();
+				fail(CH_OUT_OF_MEMORY, "of %lld MiB of host memory only %lld can be pinned", static_cast<long long>(bytes >> 20), static_cast<long long>(done >> 20));
+			}
+			check(e, "pinned memory");
 			usleep(kPause);
 		}
 	} catch (...) {
