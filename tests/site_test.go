@@ -50,8 +50,12 @@ func voiceRoot(t testing.TB) string {
 type limits struct {
 	// All roles get all; the manager registry; the workers worker; the router face.
 	all, registry, worker, face []string
-	maxLoaded                   int
-	workers                     int // of a split site, default 2
+	// faulty processes can have their device broken; workerEnv is their
+	// environment beside the usual.
+	faulty    bool
+	workerEnv []string
+	maxLoaded int
+	workers   int // of a split site, default 2
 }
 
 // site is a running Chorale: one process, or one per role.
@@ -70,6 +74,7 @@ type site struct {
 	manager *testkit.Process
 	workers []*testkit.Process
 
+	limits                            limits
 	addrs                             []string // of the workers
 	managerAddr                       string
 	frontArgs, managerArgs, workerCmd []string // to start them again
@@ -117,6 +122,7 @@ func newSite(t testing.TB, split bool) *site {
 func startServe(t testing.TB, l limits) *site {
 	t.Helper()
 	s := newSite(t, false)
+	s.limits = l
 	s.frontArgs = slices.Concat([]string{"serve"}, modelFlags(t), workerFlags(&l), []string{
 		"--served-model-name", served, "--port", "0", "--data-dir", s.data, "--adapter-root", s.root,
 	}, l.all, l.registry, l.face)
@@ -131,6 +137,7 @@ func startServe(t testing.TB, l limits) *site {
 func startSplit(t testing.TB, l limits) *site {
 	t.Helper()
 	s := newSite(t, true)
+	s.limits = l
 	if l.workers == 0 {
 		l.workers = 2
 	}
@@ -138,6 +145,7 @@ func startSplit(t testing.TB, l limits) *site {
 	for i := range l.workers {
 		s.workers = append(s.workers, testkit.Start(t, testkit.Options{
 			Name: fmt.Sprintf("worker %d", i), Args: append(slices.Clone(s.workerCmd), "--listen", "127.0.0.1:0"),
+			Faulty: l.faulty, Env: l.workerEnv,
 		}))
 	}
 	for _, w := range s.workers {
@@ -167,6 +175,7 @@ func (s *site) startWorker(i int) {
 	s.t.Helper()
 	s.workers[i] = testkit.Start(s.t, testkit.Options{
 		Name: fmt.Sprintf("worker %d again", i), Args: append(slices.Clone(s.workerCmd), "--listen", s.addrs[i]),
+		Faulty: s.limits.faulty, Env: s.limits.workerEnv,
 	})
 }
 
@@ -181,7 +190,11 @@ func (s *site) startFront() {
 	if s.split {
 		name = "router"
 	}
-	s.front = testkit.Start(s.t, testkit.Options{Name: name, Args: args})
+	o := testkit.Options{Name: name, Args: args}
+	if !s.split {
+		o.Faulty, o.Env = s.limits.faulty, s.limits.workerEnv
+	}
+	s.front = testkit.Start(s.t, o)
 	ready := s.front.Message(s.t, "serving", startLimit)
 	s.http, s.grpc = ready["http"].(string), ready["grpc"].(string)
 	if s.conn == nil {
@@ -214,8 +227,8 @@ func (s *site) ready() {
 	})
 	kernel.mu.Lock()
 	defer kernel.mu.Unlock()
-	if kernel.name == "" {
-		_, kernel.name, _ = strings.Cut(s.device, "/")
+	if name, cpu := strings.CutPrefix(s.device, "cpu/"); cpu && kernel.name == "" {
+		kernel.name = name
 	}
 }
 

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -12,18 +14,51 @@ import (
 	"chorale/worker/tensor"
 )
 
-// armFaults is in builds for tests alone: SIGUSR1 breaks the device.
-func armFaults(b tensor.Backend, log *zap.Logger) {
+// armFaults is in builds for tests alone: SIGUSR1 breaks the device. A CPU cannot
+// be broken, so its backend only says that it is.
+func armFaults(b tensor.Backend, log *zap.Logger) tensor.Backend {
+	f, ok := b.(interface{ Fault() error })
+	if !ok {
+		m := &mortal{Backend: b}
+		b, f = m, m
+	}
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGUSR1)
 	go func() {
 		for range ch {
-			f, ok := b.(interface{ Fault() error })
-			if !ok {
-				log.Warn("this device cannot be broken")
-				continue
-			}
 			log.Warn("breaking the device", zap.NamedError("result", f.Fault()))
 		}
 	}()
+	return b
+}
+
+// mortal is a backend that can be lost.
+type mortal struct {
+	tensor.Backend
+	lost atomic.Bool
+}
+
+// Fault makes every further step fail.
+func (m *mortal) Fault() error {
+	m.lost.Store(true)
+	return nil
+}
+
+// NewStream makes a stream that is lost with the backend.
+func (m *mortal) NewStream(maxTokens int, ropes []tensor.RopeSpec) (tensor.Stream, error) {
+	s, err := m.Backend.NewStream(maxTokens, ropes)
+	return &mortalStream{s, m}, err
+}
+
+type mortalStream struct {
+	tensor.Stream
+	m *mortal
+}
+
+// Finish ends a step.
+func (s *mortalStream) Finish() error {
+	if err := s.Stream.Finish(); err != nil || !s.m.lost.Load() {
+		return err
+	}
+	return fmt.Errorf("step: broken on request: %w", tensor.ErrLost)
 }

@@ -9,4 +9,4 @@ import (
 )
 
 // armFaults does nothing: faults are made in builds for tests alone.
-func armFaults(tensor.Backend, *zap.Logger) {}
+func armFaults(b tensor.Backend, _ *zap.Logger) tensor.Backend { return b }

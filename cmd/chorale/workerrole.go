@@ -87,7 +87,7 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 		return nil, err
 	}
 	w.watchGPU(wf)
-	armFaults(w.backend, w.log)
+	w.backend = armFaults(w.backend, w.log)
 	open, fingerprint := model.Open, ckpt.Fingerprint
 	if dummy {
 		open, fingerprint = model.OpenDummy, func() string { return "dummy " + ckpt.Fingerprint() }

@@ -26,6 +26,8 @@ type Options struct {
 	Env []string
 	// Dir is the working directory, a temporary one by default.
 	Dir string
+	// Faulty runs the binary in which SIGUSR1 breaks the device.
+	Faulty bool
 	// Wrap, when set, is a command that gets the binary and Args as arguments.
 	Wrap []string
 }
@@ -44,7 +46,11 @@ type Process struct {
 // runs, and the test fails if it had panicked.
 func Start(t testing.TB, o Options) *Process {
 	t.Helper()
-	argv := append(append(slices.Clone(o.Wrap), Binary(t)), o.Args...)
+	binary := Binary
+	if o.Faulty {
+		binary = Faulty
+	}
+	argv := append(append(slices.Clone(o.Wrap), binary(t)), o.Args...)
 	home := t.TempDir()
 	p := &Process{Name: o.Name, cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
 	p.out.changed, p.err.changed = make(chan struct{}), make(chan struct{})

@@ -1,0 +1,7 @@
+//go:build !gpu
+
+package tests
+
+// lossy are the limits of sites whose device is to be lost, and whether an answer
+// that goes on elsewhere keeps its words.
+func lossy() (l limits, exact bool) { return limits{faulty: true}, true }
