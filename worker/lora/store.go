@@ -32,7 +32,7 @@ type Packed struct {
 type Host struct {
 	Digest string
 	Bytes  int64
-	// Device is the device memory that Pack takes.
+	// Device is the device memory that Pack takes; 0 is as much as Bytes.
 	Device int64
 	// Reserved is what Reserve has set aside for it; Add gives that back.
 	Reserved int64
@@ -117,6 +117,9 @@ func (s *Store) Unreserve(bytes int64) { s.reserved -= bytes }
 // One that could never come onto the device is refused and stays the caller's,
 // with what was set aside for it: memory.ErrTooLarge.
 func (s *Store) Add(h Host) error {
+	if h.Device == 0 {
+		h.Device = h.Bytes
+	}
 	if err := s.fit(h.Digest, h.Device, h.Pinned); err != nil {
 		return err
 	}
