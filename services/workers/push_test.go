@@ -50,19 +50,25 @@ func (m *mouth) SendAndClose(r *pb.PushAdapterResponse) error {
 // newServer serves the tiny model with room for so many bytes of adapters.
 func newServer(t *testing.T, hostBytes int64) *Server {
 	t.Helper()
-	b, err := cpu.New(cpu.Options{})
+	return newServerOn(t, cpu.Options{}, engine.Options{MaxResident: 2, Pages: 16, MaxHostBytes: hostBytes})
+}
+
+func newServerOn(t *testing.T, c cpu.Options, o engine.Options) *Server {
+	t.Helper()
+	o.MaxBatchTokens, o.MaxRunning, o.MaxAdapters = 16, 2, 2
+	b, err := cpu.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := checkpoint.Open(tiny)
+	ckpt, err := checkpoint.Open(tiny)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, _, err := model.Open(b, c)
+	m, _, err := model.Open(b, ckpt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := engine.New(b, m, engine.Options{MaxBatchTokens: 16, MaxRunning: 2, MaxAdapters: 2, MaxResident: 2, Pages: 16, MaxHostBytes: hostBytes}, zap.NewNop())
+	e, err := engine.New(b, m, o, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,10 +81,10 @@ func newServer(t *testing.T, hostBytes int64) *Server {
 			t.Error(err)
 		}
 		m.Free()
-		c.Close()
+		ckpt.Close()
 		b.Close()
 	})
-	return NewServer(e, c, Description{LoRAEnabled: true})
+	return NewServer(e, ckpt, Description{LoRAEnabled: true})
 }
 
 // artifact is an adapter's files and its header.
@@ -187,6 +193,50 @@ func TestPushBound(t *testing.T) {
 		t.Errorf("after the other is gone: %v", err)
 	}
 	if m := routerOutputs(&pb.ConnectResponse{Status: statusProto(&before)}, nil).Status.Adapters; m.HostBytes != before.LoRA.HostBytes || m.HostLimit != int64(len(weights)) || len(m.LoadCounts) != len(m.LoadBounds)+1 {
+		t.Errorf("the router hears of %+v", m)
+	}
+}
+
+// TestPushTooLarge: an adapter that could never come onto the device is refused
+// for good, with the numbers, and so is a pin that would keep another one out.
+func TestPushTooLarge(t *testing.T) {
+	h, weights, _ := artifact(t, "all-r8-bf16")
+	small, few, _ := artifact(t, "qv-r1-regex")
+	// The cache keeps 7 of its 10 groups of 3 chunks, so adapters can have 10
+	// chunks: all-r8 takes them all.
+	s := newServerOn(t, cpu.Options{ChunkBytes: 4096, CountImages: true}, engine.Options{MemoryBytes: 31 * 4096})
+	push := func(h *pb.PushAdapterHeader, w []byte) error {
+		return s.PushAdapter(&mouth{say: []*pb.PushAdapterRequest{header(h), chunk(w)}})
+	}
+	st, err := s.e.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	small.Pinned = true
+	if err := push(small, few); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string, err error) {
+		t.Helper()
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "MiB") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	refused("beside a pinned one", push(h, weights))
+	if _, err := s.DropAdapter(t.Context(), &pb.DropAdapterRequest{Digest: small.Digest}); err != nil {
+		t.Fatal(err)
+	}
+	if err := push(h, weights); err != nil {
+		t.Fatal(err)
+	}
+	refused("pinned beside it", push(small, few))
+	small.Pinned = false
+	if err := push(small, few); err != nil {
+		t.Fatal(err)
+	}
+	small.Pinned = true
+	refused("pinned afterwards", push(small, few))
+	if m := routerOutputs(&pb.ConnectResponse{Status: statusProto(&st)}, nil).Status.Memory; m.Total != 31*4096 || m.Cache+m.Adapters+m.Free != m.Total {
 		t.Errorf("the router hears of %+v", m)
 	}
 }

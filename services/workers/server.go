@@ -309,7 +309,9 @@ func engineError(err error) error {
 	switch {
 	case errors.Is(err, engine.ErrClosed):
 		return status.Error(codes.Unavailable, err.Error())
-	case errors.Is(err, lora.ErrHostFull), errors.Is(err, memory.ErrTooLarge), errors.Is(err, tensor.ErrOutOfMemory):
+	case errors.Is(err, memory.ErrTooLarge): // for good: a manager does not try again
+		return status.Error(codes.FailedPrecondition, err.Error())
+	case errors.Is(err, lora.ErrHostFull), errors.Is(err, tensor.ErrOutOfMemory):
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, tensor.ErrUnsupported):
 		return status.Error(codes.InvalidArgument, err.Error())

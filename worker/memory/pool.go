@@ -259,13 +259,10 @@ func (p *Pool) Tend() {
 // bring starts to bring at most groups groups, for which there are chunks. The
 // cache keeps them until the step keep.
 func (p *Pool) bring(groups int, keep uint64) {
-	if groups <= 0 || p.broken {
+	if groups = min(groups, p.absent()); groups <= 0 || p.broken {
 		return
 	}
 	coming := p.cache.Absent(groups, p.isComing)
-	if len(coming) == 0 {
-		return
-	}
 	for _, g := range coming {
 		p.coming[g] = keep
 	}
