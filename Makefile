@@ -34,8 +34,11 @@ kernels: ## build the CUDA library (nvcc is fetched where there is none; KERNEL_
 	@$(PYTHON) $(TOOLS)/kernels.py
 
 .PHONY: test-gpu
-test-gpu: needs kernels ## conformance and parity on the GPU
-	CHORALE_KERNELS=$(CURDIR)/build/libchorale_kernels.so $(GO) test -count=1 -tags gpu -run 'Conformance|GPU' ./worker/tensor/cuda ./worker/model
+test-gpu: needs kernels model ## conformance, parity and faults on the GPU
+	export CHORALE_KERNELS=$(CURDIR)/build/libchorale_kernels.so; \
+	$(GO) test -count=1 -tags gpu -run 'Conformance|GPU' ./worker/tensor/cuda ./worker/model ./worker/engine ./worker/device && \
+	$(GO) test -count=1 -tags gpu ./tests/parity && \
+	$(GO) test -count=1 -tags gpu -run FaultDevice ./tests
 
 .PHONY: model
 model: $(MODEL) ## fetch and verify the small real model (93 MB)
