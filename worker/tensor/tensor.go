@@ -187,9 +187,9 @@ type Backend interface {
 	Precision() Precision
 	// NewMatrix packs a weight [out, in].
 	NewMatrix(out, in int, rows Rows) (Matrix, error)
-	// NewMatrix16 does the same from bfloat16 values, reading them with as many
-	// goroutines as it likes.
-	NewMatrix16(out, in int, rows Rows16) (Matrix, error)
+	// NewMatrix16 does the same from rows that are there in both forms, and reads
+	// the one it likes: bfloat16, if it keeps no more, with many goroutines.
+	NewMatrix16(out, in int, rows Rows, rows16 Rows16) (Matrix, error)
 	NewVector(v []float32) (Vector, error)
 	// NewLoRA packs A [r, in] and B [out, r] with B scaled by scale.
 	NewLoRA(r, in, out int, scale float32, a, b Rows) (LoRAPair, error)

@@ -22,8 +22,7 @@ type Weights interface {
 	Names() []string
 }
 
-// Weights16 is what Weights may have beside: rows as bfloat16, for backends
-// that keep no more.
+// Weights16 is what Weights may have beside: rows as bfloat16.
 type Weights16 interface {
 	// Tensor16 gives the rows of a matrix that Tensor has found.
 	Tensor16(name string) (rows tensor.Rows16, ok bool)
@@ -196,7 +195,7 @@ func (ld *loader) matrix(in int, names []string, outs []int) tensor.Matrix {
 	var mat tensor.Matrix
 	var err error
 	if half, ok := ld.rows16(names); ok {
-		mat, err = ld.m.backend.NewMatrix16(total, in, stack(half, outs, in))
+		mat, err = ld.m.backend.NewMatrix16(total, in, stack(parts, outs, in), stack(half, outs, in))
 	} else {
 		mat, err = ld.m.backend.NewMatrix(total, in, stack(parts, outs, in))
 	}
@@ -209,11 +208,10 @@ func (ld *loader) matrix(in int, names []string, outs []int) tensor.Matrix {
 	return mat
 }
 
-// rows16 finds the tensors' rows as bfloat16, when the backend wants no more
-// and all have them.
+// rows16 finds the tensors' rows as bfloat16, when all have them.
 func (ld *loader) rows16(names []string) ([]tensor.Rows16, bool) {
 	w, ok := ld.w.(Weights16)
-	if !ok || ld.m.backend.Precision() != tensor.BF16 {
+	if !ok {
 		return nil, false
 	}
 	parts := make([]tensor.Rows16, len(names))

@@ -346,16 +346,19 @@ type halfShelf struct {
 	halves int
 }
 
-func (s *halfShelf) Precision() tensor.Precision { return tensor.BF16 }
-
-func (s *halfShelf) NewMatrix16(out, in int, rows tensor.Rows16) (tensor.Matrix, error) {
+func (s *halfShelf) NewMatrix16(out, in int, rows tensor.Rows, rows16 tensor.Rows16) (tensor.Matrix, error) {
 	s.halves++
 	return s.NewMatrix(out, in, func(dst []float32, row, n int) error {
-		half := make([]uint16, len(dst))
-		if err := rows(half, row, n); err != nil {
+		half, wide := make([]uint16, len(dst)), make([]float32, len(dst))
+		if err := errors.Join(rows16(half, row, n), rows(wide, row, n)); err != nil {
 			return err
 		}
 		bf16.Widen(dst, half)
+		for i, v := range wide {
+			if bf16.Of(v) != half[i] {
+				return fmt.Errorf("rows of both forms differ: %v and %v", v, dst[i])
+			}
+		}
 		return nil
 	})
 }

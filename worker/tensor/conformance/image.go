@@ -140,7 +140,7 @@ func testMatrix16(c *check) {
 	for _, shape := range [][2]int{{1, 1}, {33, 7}, {130, 64}, {1500, 72}} {
 		m := c.random(tensor.BF16, shape[0], shape[1], 1)
 		x := c.random(d.Precision(), 3, shape[1], 1)
-		w := must(d.NewMatrix16(m.rows, m.cols, m.rows16))(c)
+		w := must(d.NewMatrix16(m.rows, m.cols, m.Rows, m.rows16))(c)
 		c.Cleanup(w.Free)
 		var got [2][]float32
 		for i, w := range []tensor.Matrix{d.matrix(m), w} {
@@ -152,10 +152,12 @@ func testMatrix16(c *check) {
 		}
 		c.same("product", got[1], got[0])
 	}
-	if _, err := d.NewMatrix16(4, 4, func([]uint16, int, int) error { return io.ErrUnexpectedEOF }); !errors.Is(err, io.ErrUnexpectedEOF) {
+	fails := func([]float32, int, int) error { return io.ErrUnexpectedEOF }
+	fails16 := func([]uint16, int, int) error { return io.ErrUnexpectedEOF }
+	if _, err := d.NewMatrix16(4, 4, fails, fails16); !errors.Is(err, io.ErrUnexpectedEOF) {
 		c.Errorf("a file that fails: %v", err)
 	}
-	if _, err := d.NewMatrix16(0, 4, nil); !errors.Is(err, tensor.ErrShape) {
+	if _, err := d.NewMatrix16(0, 4, nil, nil); !errors.Is(err, tensor.ErrShape) {
 		c.Errorf("no rows: %v", err)
 	}
 }

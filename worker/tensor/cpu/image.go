@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"chorale/internal/bf16"
 	"chorale/worker/tensor"
 )
 
@@ -69,21 +68,7 @@ func (b *Backend) NewImage(pairs []tensor.LoRASpec, vectors [][]float32) (tensor
 	return m, nil
 }
 
-// NewMatrix16 packs a weight [out, in] of bfloat16 values.
-func (b *Backend) NewMatrix16(out, in int, rows tensor.Rows16) (tensor.Matrix, error) {
-	if rows == nil {
-		return b.NewMatrix(out, in, nil)
-	}
-	return b.NewMatrix(out, in, func(dst []float32, row, n int) error {
-		errs := make([]error, n)
-		pieces := min(b.threads, n)
-		parallel(b.threads, pieces, func(i int) {
-			from, to := i*n/pieces, (i+1)*n/pieces
-			half := make([]uint16, (to-from)*in)
-			if errs[i] = rows(half, row+from, to-from); errs[i] == nil {
-				bf16.Widen(dst[from*in:to*in], half)
-			}
-		})
-		return errors.Join(errs...)
-	})
+// NewMatrix16 packs a weight [out, in] from float32 rows: packing rounds anyway.
+func (b *Backend) NewMatrix16(out, in int, rows tensor.Rows, _ tensor.Rows16) (tensor.Matrix, error) {
+	return b.NewMatrix(out, in, rows)
 }

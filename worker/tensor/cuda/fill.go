@@ -111,8 +111,8 @@ func (b *Backend) NewMatrix(out, in int, rows tensor.Rows) (tensor.Matrix, error
 }
 
 // NewMatrix16 copies a weight to the device, read by several goroutines.
-func (b *Backend) NewMatrix16(out, in int, rows tensor.Rows16) (tensor.Matrix, error) {
-	return b.newMatrix(out, in, fillers, rows)
+func (b *Backend) NewMatrix16(out, in int, _ tensor.Rows, rows16 tensor.Rows16) (tensor.Matrix, error) {
+	return b.newMatrix(out, in, fillers, rows16)
 }
 
 func (b *Backend) newMatrix(out, in, readers int, rows tensor.Rows16) (tensor.Matrix, error) {

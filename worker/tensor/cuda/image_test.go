@@ -261,7 +261,7 @@ func TestFill(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		many, err := b.NewMatrix16(s.rows, s.cols, s.read16)
+		many, err := b.NewMatrix16(s.rows, s.cols, s.read, s.read16)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +279,7 @@ func TestFill(t *testing.T) {
 	}
 	b := newBackend(newFake())
 	fails := func([]uint16, int, int) error { return io.ErrUnexpectedEOF }
-	if _, err := b.NewMatrix16(5000, 5000, fails); !errors.Is(err, io.ErrUnexpectedEOF) || b.pinned.taken != 0 {
+	if _, err := b.NewMatrix16(5000, 5000, nil, fails); !errors.Is(err, io.ErrUnexpectedEOF) || b.pinned.taken != 0 {
 		t.Errorf("%v; %d bytes of pinned memory are out", err, b.pinned.taken)
 	}
 	if _, err := b.NewMatrix(1, maxColumns+1, nil); !errors.Is(err, tensor.ErrUnsupported) {
