@@ -48,29 +48,40 @@ func (p part) plans(m collective.Member) error {
 	return m.Barrier()
 }
 
-// BenchmarkPlan: followers are processes. A figure needs a core per rank.
+// BenchmarkPlan: followers are processes, which find the plan while they spin, or
+// are woken for it. A figure needs a core per rank.
 func BenchmarkPlan(b *testing.B) {
 	for name, address := range places() {
-		for _, size := range []int{2, 4} {
-			b.Run(fmt.Sprintf("%s/ranks=%d", name, size), func(b *testing.B) {
-				if b.N == 1 {
-					return // it runs a number of its own
-				}
-				var all []time.Duration
-				for _, r := range launch(b, address, part{Size: size, Steps: 2000, Mode: "plans", Stall: patience, Limit: patience}) {
-					l := r.next(b)
-					if l.Failed != "" {
-						b.Fatal(l.Failed)
-					}
-					all = append(all, l.Times...)
-				}
-				slices.Sort(all)
-				b.ReportMetric(0, "ns/op")
-				b.ReportMetric(float64(all[len(all)/2].Nanoseconds())/1e3, "p50-µs")
-				b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1e3, "p99-µs")
-			})
+		for how, spin := range map[string]time.Duration{"spin": 20 * time.Millisecond, "sleep": -1} {
+			for _, size := range []int{2, 4} {
+				b.Run(fmt.Sprintf("%s/%s/ranks=%d", name, how, size), func(b *testing.B) {
+					measure(b, address, part{Size: size, Steps: 2000, Mode: "plans", Spin: spin})
+				})
+			}
 		}
 	}
+}
+
+// measure runs a group once, whatever b.N, and reports what its ranks measured.
+func measure(b *testing.B, address string, p part) time.Duration {
+	p.Stall, p.Limit = patience, patience
+	if b.N == 1 {
+		return 1 // it runs a number of its own
+	}
+	var all []time.Duration
+	for _, r := range launch(b, address, p) {
+		l := r.next(b)
+		if l.Failed != "" {
+			b.Fatal(l.Failed)
+		}
+		all = append(all, l.Times...)
+	}
+	slices.Sort(all)
+	p50 := all[len(all)/2]
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(p50.Nanoseconds())/1e3, "p50-µs")
+	b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1e3, "p99-µs")
+	return p50
 }
 
 // reduce measures sums of p.Steps elements.
@@ -95,22 +106,7 @@ func BenchmarkAllReduce(b *testing.B) {
 		for _, size := range []int{2, 4} {
 			for _, rows := range []int{1, 8, 64, 512, 2048} {
 				b.Run(fmt.Sprintf("%s/ranks=%d/rows=%d", name, size, rows), func(b *testing.B) {
-					if b.N == 1 {
-						return // it runs a number of its own
-					}
-					all := make([]time.Duration, 0, 1000)
-					for _, r := range launch(b, address, part{Size: size, Steps: rows * 4096, Mode: "reduce", Stall: patience, Limit: patience}) {
-						l := r.next(b)
-						if l.Failed != "" {
-							b.Fatal(l.Failed)
-						}
-						all = append(all, l.Times...)
-					}
-					slices.Sort(all)
-					p50 := all[len(all)/2]
-					b.ReportMetric(0, "ns/op")
-					b.ReportMetric(float64(p50.Nanoseconds())/1e3, "p50-µs")
-					b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1e3, "p99-µs")
+					p50 := measure(b, address, part{Size: size, Steps: rows * 4096, Mode: "reduce"})
 					b.ReportMetric(float64(rows*4096*4)/p50.Seconds()/1e9, "GB/s")
 				})
 			}

@@ -39,6 +39,7 @@ type part struct {
 	Steps        int // 0: until the group is over
 	Mode         string
 	Stall, Limit time.Duration
+	Spin         time.Duration
 }
 
 // line is what a rank process says.
@@ -99,7 +100,7 @@ func (p part) join() (*assemble.Team, error) {
 	defer cancel()
 	c := assemble.Config{
 		Rank: p.Rank, Session: rendezvous.Session{Size: p.Size, Nonce: "test", Digest: "d"},
-		Options: collective.Options{Stall: p.Stall, Timeout: p.Limit},
+		Options: collective.Options{Stall: p.Stall, Timeout: p.Limit, PlanSpin: p.Spin},
 	}
 	if p.Rank > 0 {
 		return assemble.Follow(ctx, p.Address, c)

@@ -17,6 +17,9 @@ const (
 	// nap is the longest sleep: a bell that was not rung because its ringer
 	// died in between costs this much.
 	nap = 50 * time.Millisecond
+	// alone is how long to spin before offering the core to others: the one
+	// waited for may sit on the same.
+	alone = 5 * time.Microsecond
 )
 
 // awaited says what a wait is for: *word >= want.
@@ -51,10 +54,15 @@ func (s *segment) await(a awaited) verdict {
 		if a.word.Load() >= a.want {
 			return arrived
 		}
-		if i%64 == 0 {
-			if state.Load() != 0 || time.Since(start) > a.spin {
-				break
-			}
+		if i%16 != 0 {
+			continue
+		}
+		spun := time.Since(start)
+		if state.Load() != 0 || spun > a.spin {
+			break
+		}
+		if spun > alone {
+			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		}
 	}
 	for {
@@ -146,19 +154,18 @@ func (s *segment) ended() *collective.AbortError {
 	return &collective.AbortError{Rank: int(v - endedBase), Reason: string(s.mem[atReason+8 : atReason+8+int(n)])}
 }
 
-// spinFor chooses how long to spin: with a core for each rank, longer than a
-// sleep and a wake cost; else not at all, for it would take the core from whom
-// it waits for.
+// spinFor chooses how long to spin. With a core for each rank it is longer than
+// a sleep and a wake take: else two ranks that once slept would take turns
+// sleeping for ever. With fewer it is not at all, for a rank would keep the core
+// from the one it waits for.
 func spinFor(set, long time.Duration, ranks int) time.Duration {
 	switch {
 	case set < 0:
 		return 0
 	case set > 0:
 		return set
-	case runtime.NumCPU() > ranks:
+	case runtime.NumCPU() >= ranks:
 		return long
-	case runtime.NumCPU() == ranks:
-		return long / 4
 	}
 	return 0
 }

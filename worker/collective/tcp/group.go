@@ -16,8 +16,12 @@ import (
 const (
 	// beats is how often a rank shows life within Options.Stall.
 	beats = 10
-	// farewell is how long the end of the group may take to be told.
+	// farewell is how long who is writing goes on once the group is over, and
+	// how long a lost connection may take to be explained.
 	farewell = 50 * time.Millisecond
+	// lastWords is how long the last message may take to fit into the socket's
+	// buffer, in the background.
+	lastWords = time.Second
 	// drain is how long a closed end waits for the others to hang up.
 	drain = 200 * time.Millisecond
 )

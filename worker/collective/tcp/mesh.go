@@ -160,10 +160,13 @@ func (m *mesh) dial(ctx context.Context, q, what int) {
 		m.hand(came{rank: q, err: fmt.Errorf("rank %d: %w: %w", q, ErrConnect, err)})
 		return
 	}
-	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	_, err = c.Write(greet(m.w.Rank, q, what, m.w.Nonce))
 	if err == nil {
 		_, err = io.ReadFull(c, make([]byte, 1)) // it took us
+	}
+	if !stop() && err == nil { // before it is handed over, or its deadline comes with it
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		c.Close()

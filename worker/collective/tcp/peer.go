@@ -119,14 +119,16 @@ func (p *peer) sendLocked(m message) error {
 	return nil
 }
 
-// finish says a last message, at most for a while, and that no more comes.
+// finish says a last message, and that no more comes. Who is writing is freed
+// after a while.
 func (p *peer) finish(m message, while time.Duration) {
-	_ = p.c.SetWriteDeadline(time.Now().Add(while)) // frees also who is writing now
+	_ = p.c.SetWriteDeadline(time.Now().Add(while))
 	p.wmu.Lock()
 	defer p.wmu.Unlock()
 	if p.finished {
 		return
 	}
+	_ = p.c.SetWriteDeadline(time.Now().Add(lastWords))
 	if p.broken || p.sendLocked(m) != nil {
 		p.c.Close() // in the middle of a message
 	} else {
