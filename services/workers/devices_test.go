@@ -2,6 +2,7 @@ package workers
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,12 @@ func TestReportDevices(t *testing.T) {
 			Index: 3, Name: "GPU", UUID: "GPU-1", PCI: "0:1", MemoryTotal: 80, MemoryUsed: 60, Utilization: .5, MemoryUtilization: .25,
 			Temperature: 44, Power: 300, PowerLimit: 700, ECC: device.ECC{Enabled: true, Corrected: 7, Uncorrected: 1},
 		}}
-		s := &Server{d: Description{Devices: func() []device.Report { return []device.Report{now} }}}
+		var mu sync.Mutex // of now
+		s := &Server{d: Description{Devices: func() []device.Report {
+			mu.Lock()
+			defer mu.Unlock()
+			return []device.Report{now}
+		}}}
 		e := &ear{}
 		stop := s.reportDevices(context.Background(), &sender{stream: e})
 		time.Sleep(3*deviceInterval + deviceInterval/2)
@@ -40,7 +46,9 @@ func TestReportDevices(t *testing.T) {
 		if len(e.heard) != 4 {
 			t.Errorf("%d reports in three and a half intervals", len(e.heard))
 		}
+		mu.Lock()
 		now.Unhealthy = "fell off"
+		mu.Unlock()
 		time.Sleep(deviceInterval / 4)
 		synctest.Wait()
 		if len(e.heard) != 5 {
