@@ -56,8 +56,8 @@ type weightFlags struct {
 	DisableCudaGraph bool `group:"compute" help:"On GPUs: launch each operation of a decode step by itself."`
 	SkipServerWarmup bool `group:"compute" help:"On GPUs: take requests before kernels are chosen and graphs recorded for every size of a step."`
 
-	MaxRunningRequests int     `group:"compute" default:"64" help:"Most sequences computed at once per worker."`
-	ChunkedPrefillSize int     `group:"compute" default:"512" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps (-1: 2048)."`
+	MaxRunningRequests int     `group:"compute" placeholder:"N" help:"Most sequences computed at once per worker (default: 64, on GPUs 256)."`
+	ChunkedPrefillSize int     `group:"compute" placeholder:"N" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps (default: 512, on GPUs 2048, which -1 is too)."`
 	MaxTotalTokens     int     `group:"compute" placeholder:"N" help:"Most tokens in the key/value cache (default: on CPUs what 1 GiB holds, at least one full context; on GPUs what the memory allows)."`
 	MemFractionStatic  float64 `aliases:"mem-fraction" group:"compute" placeholder:"F" help:"On GPUs: share of the memory that weights, buffers, cache and adapters take together (default: 0.9). On CPUs: share of the free memory for weights and cache."`
 }

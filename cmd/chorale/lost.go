@@ -31,5 +31,5 @@ func (w *workerRole) report(err error) {
 		fields = append(fields, zap.String("uuid", r.GPU.UUID), zap.String("pci", r.GPU.PCI), zap.Uint64("xid_events", r.XIDs),
 			zap.Uint64("last_xid", r.LastXID), zap.String("unhealthy", r.Unhealthy))
 	}
-	w.log.Error("the device is lost: this process ends, its sequences go to other workers", fields...)
+	w.log.Error("the device is lost: this process ends", fields...)
 }

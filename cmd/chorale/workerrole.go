@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -86,6 +87,7 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	if w.backend, err = openBackend(wf, precision, w.log); err != nil {
 		return nil, err
 	}
+	wf.fill(w.backend)
 	w.watchGPU(wf)
 	w.backend = armFaults(w.backend, w.log)
 	open, fingerprint := model.Open, ckpt.Fingerprint
@@ -144,6 +146,16 @@ const defaultCacheBytes = 1 << 30
 // word for no chunks: longer prompts are cut all the same, lest the activations
 // of a whole context take memory.
 const unchunked = 2048
+
+// fill sets what was left to the device: a GPU needs many rows to be busy.
+func (f *weightFlags) fill(b tensor.Backend) {
+	running, chunk := 64, 512
+	if _, gpu := b.(ownMemory); gpu {
+		running, chunk = 256, unchunked
+	}
+	f.MaxRunningRequests = cmp.Or(f.MaxRunningRequests, running)
+	f.ChunkedPrefillSize = cmp.Or(f.ChunkedPrefillSize, chunk)
+}
 
 // checkCompute names the flags that make no sense.
 func checkCompute(wf *weightFlags, lf *loraFlags) error {

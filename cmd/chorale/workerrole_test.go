@@ -3,7 +3,31 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"chorale/worker/tensor"
 )
+
+// ownDevice is a backend with memory of its own.
+type ownDevice struct{ tensor.Backend }
+
+func (ownDevice) Memory() (free, total int64, err error) { return 1, 2, nil }
+
+// TestFill: what is not said depends on the device; what is said does not.
+func TestFill(t *testing.T) {
+	for _, tt := range []struct {
+		b         tensor.Backend
+		got, want weightFlags
+	}{
+		{nil, weightFlags{}, weightFlags{MaxRunningRequests: 64, ChunkedPrefillSize: 512}},
+		{ownDevice{}, weightFlags{}, weightFlags{MaxRunningRequests: 256, ChunkedPrefillSize: 2048}},
+		{ownDevice{}, weightFlags{MaxRunningRequests: 3, ChunkedPrefillSize: -1}, weightFlags{MaxRunningRequests: 3, ChunkedPrefillSize: -1}},
+	} {
+		tt.got.fill(tt.b)
+		if tt.got != tt.want {
+			t.Errorf("%+v, want %+v", tt.got, tt.want)
+		}
+	}
+}
 
 // TestCheckCompute: a flag that makes no sense is named, before the engine
 // complains in its own words.
