@@ -29,6 +29,10 @@ type sequence struct {
 	prompt, generated int
 	maxTokens         int
 	counts            *sample.Counts
+	// unknown counts tokens that launched steps draw; row is the last one's place
+	// among its step's logit rows.
+	unknown, row int
+	ended        bool
 	// nextPrompt is the next prompt position to report log probabilities of.
 	nextPrompt int
 	promptLPs  []sample.Position
@@ -53,6 +57,10 @@ type Engine struct {
 	capacity int
 	// bySeq finds the sequence of a plan's entry.
 	bySeq map[*sched.Seq]*sequence
+	// flights are the steps launched and not landed, oldest first; landed is when
+	// the last one did.
+	flights []*batch
+	landed  time.Time
 	// lost is why the device is gone; it ends Run.
 	lost error
 	// outbox collects a step's outputs by connection.
@@ -154,7 +162,15 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		plan := e.sched.Next()
 		e.stats.Preemptions += uint64(len(plan.Preempted))
-		if len(plan.Entries) == 0 {
+		switch {
+		case len(plan.Entries) > 0:
+			e.launch(&plan)
+			if len(e.flights) == e.runner.Depth() {
+				e.land()
+			}
+		case len(e.flights) > 0:
+			e.land()
+		default:
 			e.flush()
 			// Preempting without running anything frees pages: plan again.
 			if len(plan.Preempted) > 0 {
@@ -164,13 +180,6 @@ func (e *Engine) Run(ctx context.Context) error {
 			case <-ctx.Done():
 			case <-e.wake:
 			}
-			continue
-		}
-		start := time.Now()
-		e.step(&plan)
-		e.stats.Duration = time.Since(start)
-		if e.lost == nil {
-			e.publish()
 		}
 	}
 	return e.lost
@@ -179,6 +188,9 @@ func (e *Engine) Run(ctx context.Context) error {
 // stop ends everything. Packs, and pages on their way, are waited for: they hold
 // device memory that would leak.
 func (e *Engine) stop() {
+	for len(e.flights) > 0 {
+		e.land()
+	}
 	for c := range e.conns {
 		for _, q := range c.seqs {
 			e.end(q, Output{Reason: Abort, Err: ErrClosed})
@@ -281,17 +293,28 @@ func (e *Engine) admissible(q *sequence) error {
 	return nil
 }
 
-// end is the one way out for a sequence: pages, device, lease and its place on
-// the connection are given back, and its last output is emitted.
+// end is the one way out for a sequence: its place on the connection is given
+// back and its last output emitted; pages, device and lease follow, at once or
+// when no launched step computes it any more.
 func (e *Engine) end(q *sequence, last Output) {
+	q.ended = true
 	e.sched.Remove(&q.Seq)
+	delete(q.conn.seqs, q.req.ID)
+	last.ID = q.req.ID
+	e.emit(q.conn, last)
+	e.settle(q)
+}
+
+// settle gives back the lease of a sequence that has ended and is computed
+// nowhere.
+func (e *Engine) settle(q *sequence) {
+	if !q.ended || q.Flying() {
+		return
+	}
 	delete(e.bySeq, &q.Seq)
 	if q.Adapter != "" {
 		e.store.Return(q.Adapter)
 	}
-	delete(q.conn.seqs, q.req.ID)
-	last.ID = q.req.ID
-	e.emit(q.conn, last)
 }
 
 func (e *Engine) emit(c *Conn, o Output) { e.outbox[c] = append(e.outbox[c], o) }

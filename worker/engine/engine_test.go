@@ -43,10 +43,10 @@ type fixture struct {
 
 var adapterNames = []string{"attn-r4", "qv-r1-regex", "all-r8-bf16", "mixed-rslora", "qv-r16", "lm-head", "embed"}
 
-func newFixture(t testing.TB, p tensor.Precision) *fixture {
+func newFixture(t testing.TB, p tensor.Precision, depth int) *fixture {
 	t.Helper()
 	// Small chunks, which adapters take too, as on a device with memory of its own.
-	b, err := cpu.New(cpu.Options{Precision: p, ChunkBytes: chunkBytes, CountImages: true})
+	b, err := cpu.New(cpu.Options{Precision: p, ChunkBytes: chunkBytes, CountImages: true, Depth: depth})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,6 +117,13 @@ func (f *fixture) start(t testing.TB, o engine.Options) *engine.Engine {
 		}
 	}
 	return e
+}
+
+// atDepths runs a test with streams of depth 1 and 2.
+func atDepths(t *testing.T, test func(t *testing.T, f *fixture)) {
+	for depth := 1; depth <= 2; depth++ {
+		t.Run(fmt.Sprintf("depth %d", depth), func(t *testing.T) { test(t, newFixture(t, tensor.BF16, depth)) })
+	}
 }
 
 func roomy() engine.Options {
@@ -196,6 +203,9 @@ func randomRequests(rng *rand.Rand, vocab, n int, long bool) []engine.Request {
 		if k := rng.IntN(len(adapterNames) + 2); k < len(adapterNames) {
 			r.Adapter = adapterNames[k]
 		}
+		if rng.IntN(3) == 0 { // an end that nobody knows ahead
+			r.StopIDs, r.Params.MinTokens = randomIDs(rng, vocab, vocab/16), rng.IntN(6)
+		}
 		r.Logprobs = &engine.Logprobs{PromptStart: rng.IntN(len(ids)+2) - 1, Top: rng.IntN(3)}
 		reqs[i] = r
 	}
@@ -218,10 +228,11 @@ func TestAloneEqualsMixed(t *testing.T) {
 	var preemptions, evictions uint64
 	var toAdapters, toCache int64
 	for _, p := range []tensor.Precision{tensor.F32, tensor.BF16} {
-		f := newFixture(t, p)
-		alone := f.start(t, roomy())
+		fixtures := []*fixture{newFixture(t, p, 1), newFixture(t, p, 2)}
+		alone := fixtures[0].start(t, roomy())
 		for seed := range uint64(12) {
-			t.Run(fmt.Sprintf("%v/%d", p, seed), func(t *testing.T) {
+			f := fixtures[seed/2%2]
+			t.Run(fmt.Sprintf("%v/depth %d/%d", p, 1+seed/2%2, seed), func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 7))
 				long := seed%2 == 1
 				reqs := randomRequests(rng, f.model.Spec.Vocab, 24, long)
@@ -276,8 +287,9 @@ func TestAloneEqualsMixed(t *testing.T) {
 
 // TestOneStep: two adapters of different rank and modules and the base are
 // computed in one forward pass.
-func TestOneStep(t *testing.T) {
-	f := newFixture(t, tensor.BF16)
+func TestOneStep(t *testing.T) { atDepths(t, oneStep) }
+
+func oneStep(t *testing.T, f *fixture) {
 	e := f.start(t, roomy())
 	c := e.Connect()
 	defer c.Close()
@@ -305,8 +317,9 @@ func TestOneStep(t *testing.T) {
 
 // TestContinuation: an answer cut anywhere and continued from prompt and
 // tokens so far is the same answer.
-func TestContinuation(t *testing.T) {
-	f := newFixture(t, tensor.BF16)
+func TestContinuation(t *testing.T) { atDepths(t, continuation) }
+
+func continuation(t *testing.T, f *fixture) {
 	e := f.start(t, roomy())
 	c := e.Connect()
 	defer c.Close()
@@ -333,8 +346,9 @@ func TestContinuation(t *testing.T) {
 
 // TestDropWaitsForLeases: an adapter in use is dropped when its last sequence
 // ends, at once with force; new sequences are refused meanwhile.
-func TestDropWaitsForLeases(t *testing.T) {
-	f := newFixture(t, tensor.BF16)
+func TestDropWaitsForLeases(t *testing.T) { atDepths(t, dropWaitsForLeases) }
+
+func dropWaitsForLeases(t *testing.T, f *fixture) {
 	e := f.start(t, roomy())
 	c := e.Connect()
 	defer c.Close()

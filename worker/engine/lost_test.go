@@ -33,8 +33,8 @@ type mortalStream struct {
 	m *mortal
 }
 
-func (s *mortalStream) Finish() error {
-	if err := s.Stream.Finish(); err != nil {
+func (s *mortalStream) Wait() error {
+	if err := s.Stream.Wait(); err != nil {
 		return err
 	}
 	if s.m.left.Add(-1) < 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -27,21 +28,26 @@ type share struct {
 // batch is a plan made ready for the model.
 type batch struct {
 	decoder.Step
-	shares  []share
-	asks    []tensor.SampleRow // one per logit row
-	sampled []tensor.Sampled   // their outcome
-	rows    int
-	base    int
+	shares   []share
+	adapters int
+	launched time.Time
+	asks     []tensor.SampleRow // one per logit row
+	sampled  []tensor.Sampled   // their outcome
+	rows     int
+	base     int
 }
 
-// build lays the plan's entries out as rows, adapter by adapter.
+// build lays the plan's entries out as rows, adapter by adapter, and notes them
+// as launched.
 func (e *Engine) build(plan *sched.Plan) *batch {
-	b := &batch{}
+	b := &batch{adapters: len(plan.Adapters)}
 	for _, en := range plan.Entries {
-		q, row := e.bySeq[en.Seq], b.rows
-		from := q.Computed
+		q, row, from := e.bySeq[en.Seq], b.rows, en.From
 		sh := share{q: q, Entry: en, logits: len(b.asks)}
 		b.Batch.IDs = append(b.Batch.IDs, q.Tokens[from:from+en.N]...)
+		if last := &b.Batch.IDs[len(b.Batch.IDs)-1]; *last == sched.Unknown {
+			*last = int32(-1 - q.row)
+		}
 		for p := from; p < from+en.N; p++ {
 			b.Batch.Pos = append(b.Batch.Pos, int32(p))
 			if p+1 < q.prompt && p+1 == q.nextPrompt {
@@ -51,9 +57,12 @@ func (e *Engine) build(plan *sched.Plan) *batch {
 			}
 		}
 		b.Batch.Seqs = append(b.Batch.Seqs, tensor.Seq{QStart: row, QLen: en.N, CtxLen: from + en.N, Pages: q.Table.Pages})
-		if sh.draws = en.Sample && q.generated < q.maxTokens; sh.draws {
-			b.ask(row+en.N-1, q.draw())
+		if sh.draws = en.Sample && q.generated+q.unknown < q.maxTokens; sh.draws {
+			r := q.draw()
+			q.row, q.unknown = len(b.asks), q.unknown+1
+			b.ask(row+en.N-1, r)
 		}
+		e.sched.Launch(en, sh.draws && q.generated+q.unknown < q.maxTokens)
 		b.shares = append(b.shares, sh)
 		b.rows += en.N
 		e.segment(b, q.Adapter, row)
@@ -76,7 +85,10 @@ func (q *sequence) score(position int) tensor.SampleRow {
 // draw asks for the sequence's next token.
 func (q *sequence) draw() tensor.SampleRow {
 	var r tensor.SampleRow
-	q.req.Params.Row(&r, q.counts, q.generated)
+	q.req.Params.Row(&r, q.counts, q.generated+q.unknown)
+	if q.unknown > 0 && q.counts.Counted() {
+		r.Last = q.row + 1
+	}
 	if lp := q.req.Logprobs; lp != nil {
 		r.Top, r.IDs = lp.Top, lp.IDs
 	}
@@ -110,18 +122,40 @@ func grow(segs []nn.Segment, a *nn.Adapter, start, end int) []nn.Segment {
 	return append(segs, nn.Segment{Start: start, End: end, Adapter: a})
 }
 
-// step computes a plan and hands out its tokens.
-func (e *Engine) step(plan *sched.Plan) {
+// launch starts a plan's step. The one before it may still be under way: what a
+// sequence's last token is, the device knows.
+func (e *Engine) launch(plan *sched.Plan) {
 	b := e.build(plan)
-	e.count(plan, b)
+	b.launched = time.Now()
 	e.runner.Forward(&b.Step)
 	e.runner.Sample(&b.Step, b.sampled, b.asks)
-	if err := e.runner.Finish(); err != nil {
+	e.runner.Launch()
+	e.flights = append(e.flights, b)
+}
+
+// land waits for the oldest launched step and hands out its tokens.
+func (e *Engine) land() {
+	b := e.flights[0]
+	e.flights = slices.Delete(e.flights, 0, 1)
+	err := e.runner.Wait()
+	e.count(b)
+	if err != nil {
 		e.fail(b, err)
-		return
 	}
 	for i := range b.shares {
-		e.advance(b, &b.shares[i])
+		sh := &b.shares[i]
+		if sh.draws {
+			sh.q.unknown--
+		}
+		if err != nil || sh.q.ended { // nobody waits for it any more
+			e.sched.Commit(sh.Entry, -1)
+			e.settle(sh.q)
+			continue
+		}
+		e.advance(b, sh)
+	}
+	if e.lost == nil {
+		e.publish()
 	}
 }
 
@@ -170,19 +204,31 @@ func (e *Engine) advance(b *batch, sh *share) {
 // With the device lost nothing goes on, and all may be continued elsewhere.
 func (e *Engine) fail(b *batch, err error) {
 	if errors.Is(err, tensor.ErrLost) {
+		if e.lost != nil {
+			return
+		}
 		e.lost = fmt.Errorf("step %d with %d rows and %d adapters: %w", e.stats.Step, b.rows, e.stats.Adapters, err)
 		return
 	}
 	err = fmt.Errorf("%w: %w", ErrStep, err)
 	e.log.Error("step failed", zap.Uint64("step", e.stats.Step), zap.Int("rows", b.rows), zap.Error(err))
 	for _, sh := range b.shares {
-		e.end(sh.q, Output{Reason: Abort, Err: err, StopID: -1})
+		if !sh.q.ended {
+			e.end(sh.q, Output{Reason: Abort, Err: err, StopID: -1})
+		}
 	}
 }
 
-func (e *Engine) count(plan *sched.Plan, b *batch) {
+// count notes what the step was. It took the time since its launch, or since the
+// step before it ended.
+func (e *Engine) count(b *batch) {
 	s := &e.stats
 	s.Step++
-	s.Rows, s.BaseRows, s.Adapters = b.rows, b.base, len(plan.Adapters)
+	s.Rows, s.BaseRows, s.Adapters = b.rows, b.base, b.adapters
 	s.MaxAdapters = max(s.MaxAdapters, s.Adapters)
+	now := time.Now()
+	if b.launched.Before(e.landed) {
+		b.launched = e.landed
+	}
+	s.Duration, e.landed = now.Sub(b.launched), now
 }

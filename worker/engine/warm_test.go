@@ -13,7 +13,7 @@ import (
 // TestWarmUp: steps of every size that fits are run, with adapters and without,
 // and nothing is left behind.
 func TestWarmUp(t *testing.T) {
-	f := newFixture(t, tensor.BF16)
+	f := newFixture(t, tensor.BF16, 2)
 	o := roomy()
 	o.MaxRunning, o.MaxBatchTokens, o.MaxAdapters, o.MaxResident = 12, 64, 4, 4
 	e := f.start(t, o)

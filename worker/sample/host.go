@@ -28,23 +28,27 @@ type Sampler struct {
 }
 
 // Sample serves one row of logits, whose statistics are st. The logits stay as
-// they are.
-func (s *Sampler) Sample(logits []float32, st tensor.LogitStat, r *tensor.SampleRow) tensor.Sampled {
+// they are. r.Last stands for the token `last`.
+func (s *Sampler) Sample(logits []float32, st tensor.LogitStat, r *tensor.SampleRow, last int32) tensor.Sampled {
 	out := tensor.Sampled{Token: r.Token, Stat: st}
+	if r.Last == 0 {
+		last = -1
+	}
 	if !r.Given {
-		out.Token = s.next(logits, st.ArgMax, r)
+		out.Token = s.next(logits, st.ArgMax, r, last)
 	}
 	p := Logprobs(logits, st.LogSumExp, out.Token, r.Top, r.IDs)
 	out.Logprob, out.Top, out.Requested = p.Logprob, p.Top, p.Requested
 	return out
 }
 
-// next chooses a token. argmax is the lowest index of the largest logit.
-func (s *Sampler) next(logits []float32, argmax int32, r *tensor.SampleRow) int32 {
-	if len(r.Adjust) > 0 || len(r.Ban) > 0 {
+// next chooses a token. argmax is the lowest index of the largest logit; last,
+// unless negative, occurred once more than r.Adjust knows.
+func (s *Sampler) next(logits []float32, argmax int32, r *tensor.SampleRow, last int32) int32 {
+	if len(r.Adjust) > 0 || len(r.Ban) > 0 || last >= 0 {
 		s.row = append(s.row[:0], logits...)
 		logits = s.row
-		adjust(logits, r)
+		adjust(logits, r, last)
 		argmax = ArgMax(logits)
 	}
 	top := logits[argmax]
@@ -62,30 +66,40 @@ func (s *Sampler) next(logits []float32, argmax int32, r *tensor.SampleRow) int3
 }
 
 // adjust applies bias, penalties and bans to logits in place.
-func adjust(logits []float32, r *tensor.SampleRow) {
+func adjust(logits []float32, r *tensor.SampleRow, last int32) {
 	for _, a := range r.Adjust {
-		if a.ID < 0 || int(a.ID) >= len(logits) {
-			continue
+		if a.ID == last {
+			a.Count, a.Seen, last = a.Count+1, true, -1
 		}
-		l := logits[a.ID] + a.Bias
-		if a.Seen && r.Repetition != 1 {
-			if l > 0 {
-				l /= r.Repetition
-			} else {
-				l *= r.Repetition
-			}
-		}
-		if a.Count > 0 {
-			// Rounded product by product, as a device without this CPU's habits can.
-			l -= float32(r.Frequency*float32(a.Count)) + r.Presence
-		}
-		logits[a.ID] = l
+		change(logits, r, a)
+	}
+	if last >= 0 {
+		change(logits, r, tensor.Adjust{ID: last, Count: 1, Seen: true})
 	}
 	for _, id := range r.Ban {
 		if int(id) < len(logits) && id >= 0 {
 			logits[id] = float32(math.Inf(-1))
 		}
 	}
+}
+
+func change(logits []float32, r *tensor.SampleRow, a tensor.Adjust) {
+	if a.ID < 0 || int(a.ID) >= len(logits) {
+		return
+	}
+	l := logits[a.ID] + a.Bias
+	if a.Seen && r.Repetition != 1 {
+		if l > 0 {
+			l /= r.Repetition
+		} else {
+			l *= r.Repetition
+		}
+	}
+	if a.Count > 0 {
+		// Rounded product by product, as a device without this CPU's habits can.
+		l -= float32(r.Frequency*float32(a.Count)) + r.Presence
+	}
+	logits[a.ID] = l
 }
 
 // Reach is how far below the best, as a negative difference of logits, a token

@@ -71,6 +71,10 @@ func (c *Counts) Add(id int32) {
 	}
 }
 
+// Counted tells whether tokens that are drawn change what later rows ask: then a
+// row must be told of one that Add does not know yet, by its Last.
+func (c *Counts) Counted() bool { return c != nil && c.penalised }
+
 // Row writes what the token after `generated` tokens of an answer asks of its
 // logits. The row shares c's memory until the next Add.
 func (p *Params) Row(r *tensor.SampleRow, c *Counts, generated int) {

@@ -94,7 +94,7 @@ func total(w []float64) float64 {
 func next(s *Sampler, logits []float32, argmax int32, p *Params, c *Counts, generated int) int32 {
 	var r tensor.SampleRow
 	p.Row(&r, c, generated)
-	return s.next(logits, argmax, &r)
+	return s.next(logits, argmax, &r, -1)
 }
 
 // distribution makes the sampler tell the probabilities it draws from.

@@ -178,6 +178,7 @@ func (sc *script) steps(n int) {
 			if e.Sample {
 				token = int32(sc.names[e.Seq][0])<<16 + int32(len(e.Seq.Tokens))
 			}
+			sc.s.Launch(e, token >= 0)
 			sc.s.Commit(e, token)
 		}
 		if n > 8 && shape == last {

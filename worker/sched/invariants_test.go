@@ -62,7 +62,7 @@ func checkPlan(t failer, s *Scheduler, dev *device, p Plan) {
 // work at hand.
 func checkProgress(t failer, s *Scheduler, dev *device, p Plan) {
 	t.Helper()
-	if len(p.Entries) > 0 || len(p.Preempted) > 0 {
+	if len(p.Entries) > 0 || len(p.Preempted) > 0 || s.flying > 0 {
 		return
 	}
 	if len(s.running) > 0 {
@@ -87,7 +87,19 @@ func checkState(t failer, s *Scheduler, dev *device, pool *kv.Pool, all []*Seq) 
 	}
 	uses := map[string]int{}
 	var tables []*kv.Table
+	flying := 0
+	for _, q := range s.leaving {
+		if q.flying < 1 || !q.gone || slices.Contains(all, q) {
+			t.Fatalf("a sequence stays though nothing computes it")
+		}
+		flying += q.flying
+		tables = append(tables, q.Table)
+		if q.Adapter != "" {
+			uses[q.Adapter]++
+		}
+	}
 	for _, q := range all {
+		flying += q.flying
 		if q.running != slices.Contains(s.running, q) || q.running == slices.Contains(s.waiting, q) {
 			t.Fatalf("a sequence is not in the one list where it belongs")
 		}
@@ -101,6 +113,9 @@ func checkState(t failer, s *Scheduler, dev *device, pool *kv.Pool, all []*Seq) 
 		if q.Adapter != "" {
 			uses[q.Adapter]++
 		}
+	}
+	if flying != s.flying {
+		t.Fatalf("%d entries are launched, the sequences know of %d", s.flying, flying)
 	}
 	for a, n := range dev.uses {
 		if uses[a] != n {

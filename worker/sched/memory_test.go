@@ -135,7 +135,9 @@ func newSharing(t *rapid.T) *sharing {
 	}
 	pool, max := kv.NewGrouped(groups, per), rapid.IntRange(1, 4).Draw(t, "max adapters")
 	d := &shared{device: newDevice(99), t: t, size: map[string]int{}, usedAt: map[string]uint64{}, fresh: map[string]bool{}, arrived: map[string]uint64{}, there: map[int32]bool{}}
-	m := &sharing{simulation: simulation{pool: pool, dev: d.device}, d: d, capacity: c.Floor * per * kv.PageSize}
+	m := &sharing{simulation: simulation{
+		pool: pool, dev: d.device, depth: rapid.IntRange(1, 2).Draw(t, "depth"), stops: rapid.IntRange(5, 100).Draw(t, "stops"),
+	}, d: d, capacity: c.Floor * per * kv.PageSize}
 	m.s = New(Config{
 		MaxBatchTokens: rapid.IntRange(1, 48).Draw(t, "tokens"), MaxRunning: rapid.IntRange(1, 6).Draw(t, "running"),
 		MaxAdapters: max, StarveSteps: rapid.IntRange(0, 6).Draw(t, "starve"),
@@ -180,17 +182,8 @@ func (m *sharing) step(t *rapid.T) bool {
 				t.Fatalf("page %d of an entry is not there", pg)
 			}
 		}
-		token, i := int32(-1), slices.IndexFunc(m.jobs, func(j *job) bool { return j.Seq == q })
-		if e.Sample && len(q.Tokens) < m.jobs[i].end {
-			token = 9
-		}
-		m.s.Commit(e, token)
-		if e.Sample && len(q.Tokens) >= m.jobs[i].end {
-			m.s.Remove(q)
-			m.jobs = slices.Delete(m.jobs, i, i+1)
-		}
 	}
-	moved := len(p.Entries)+len(p.Preempted) > 0
+	moved := m.compute(p)
 	if !moved && len(m.jobs) > 0 && len(m.d.coming) == 0 && len(m.d.loading) == 0 {
 		t.Fatalf("nothing is planned and nothing on its way; %d sequences, %+v", len(m.jobs), m.d.p.Counts())
 	}
@@ -203,6 +196,9 @@ func (m *sharing) check(t *rapid.T) {
 		if j.running {
 			tables = append(tables, j.Table)
 		}
+	}
+	for _, q := range m.s.leaving {
+		tables = append(tables, q.Table)
 	}
 	if err := m.pool.Check(tables...); err != nil {
 		t.Fatal(err)
@@ -251,6 +247,9 @@ func TestSharing(t *testing.T) {
 			m.step(t)
 			m.d.grown()
 			m.arriveOne()
+		}
+		for len(m.flights) > 0 {
+			m.land()
 		}
 		m.check(t)
 		if len(m.jobs) > 0 {

@@ -16,18 +16,35 @@ type job struct {
 	end int
 }
 
+// flight is a launched step.
+type flight []launched
+
+type launched struct {
+	Entry
+	*job
+	draws bool
+}
+
 // simulation is a scheduler with its surroundings under random operations.
 type simulation struct {
 	s    *Scheduler
 	dev  *device
 	pool *kv.Pool
 	jobs []*job
+	// At most depth steps are launched at once. One of stops commits ends its
+	// sequence as an end token would.
+	flights      []flight
+	depth        int
+	drawn, stops int
 }
 
 func newSimulation(t *rapid.T) *simulation {
 	pages := rapid.IntRange(4, 24).Draw(t, "pages")
 	max := rapid.IntRange(1, 4).Draw(t, "max adapters")
-	m := &simulation{pool: kv.NewPool(pages), dev: newDevice(rapid.IntRange(max, 5).Draw(t, "places"))}
+	m := &simulation{
+		pool: kv.NewPool(pages), dev: newDevice(rapid.IntRange(max, 5).Draw(t, "places")),
+		depth: rapid.IntRange(1, 2).Draw(t, "depth"), stops: rapid.IntRange(5, 100).Draw(t, "stops"),
+	}
 	m.s = New(Config{
 		MaxBatchTokens: rapid.IntRange(1, 48).Draw(t, "tokens"), MaxRunning: rapid.IntRange(1, 6).Draw(t, "running"),
 		MaxAdapters: max, StarveSteps: rapid.IntRange(0, 6).Draw(t, "starve"),
@@ -62,24 +79,59 @@ func (m *simulation) submit(t *rapid.T) {
 	m.jobs = append(m.jobs, &job{q, min(capacity, prompt+rapid.IntRange(0, 40).Draw(t, "answer"))})
 }
 
-// step runs a step as the engine does; it returns false when it was empty.
+// step plans a step and computes it; it returns false when nothing happened.
 func (m *simulation) step(t failer) bool {
 	p := m.s.Next()
 	checkPlan(t, m.s, m.dev, p)
+	return m.compute(p)
+}
+
+// compute launches a plan as the engine does, and lands the oldest step when
+// there are as many as may be or nothing to launch.
+func (m *simulation) compute(p Plan) bool {
+	if len(p.Entries) == 0 && len(m.flights) > 0 {
+		m.land()
+		return true
+	}
+	if len(p.Entries) == 0 {
+		return len(p.Preempted) > 0
+	}
+	f := flight{}
 	for _, e := range p.Entries {
-		before := len(e.Seq.Tokens)
 		i := slices.IndexFunc(m.jobs, func(j *job) bool { return j.Seq == e.Seq })
+		n := len(e.Seq.Tokens)
+		draws := e.Sample && n < m.jobs[i].end
+		m.s.Launch(e, draws && n+1 < m.jobs[i].end)
+		f = append(f, launched{e, m.jobs[i], draws})
+	}
+	m.flights = append(m.flights, f)
+	if len(m.flights) == m.depth {
+		m.land()
+	}
+	return true
+}
+
+// land commits the oldest step and ends the sequences that are done, some of
+// them before anybody could know.
+func (m *simulation) land() {
+	f := m.flights[0]
+	m.flights = m.flights[1:]
+	for _, l := range f {
 		token := int32(-1)
-		if e.Sample && before < m.jobs[i].end {
+		if l.draws {
 			token = 9
 		}
-		m.s.Commit(e, token)
-		if e.Sample && len(e.Seq.Tokens) >= m.jobs[i].end {
-			m.s.Remove(e.Seq)
-			m.jobs = slices.Delete(m.jobs, i, i+1)
+		m.s.Commit(l.Entry, token)
+		at := slices.Index(m.jobs, l.job)
+		if at < 0 { // it ended while this was under way
+			continue
+		}
+		m.drawn++
+		if l.Sample && (l.From+l.N+1 >= l.end || !l.draws) || m.drawn%m.stops == 0 {
+			m.s.Remove(l.job.Seq)
+			m.jobs = slices.Delete(m.jobs, at, at+1)
 		}
 	}
-	return len(p.Entries)+len(p.Preempted) > 0
 }
 
 func (m *simulation) arriveOne() bool {
@@ -120,6 +172,9 @@ func TestModel(t *testing.T) {
 			if !m.arriveOne() && !moved {
 				t.Fatalf("%d sequences are stuck", len(m.jobs))
 			}
+		}
+		for len(m.flights) > 0 {
+			m.land()
 		}
 		m.check(t)
 		if len(m.jobs) > 0 {
@@ -162,6 +217,7 @@ func TestNoStarvation(t *testing.T) {
 				if e.Sample {
 					token = 1
 				}
+				s.Launch(e, token >= 0)
 				s.Commit(e, token)
 				if len(e.Seq.Tokens) < end[e.Seq] {
 					continue

@@ -64,7 +64,17 @@ type Seq struct {
 	order   uint64
 	running bool
 	started bool
+	// flying counts its entries that are launched and not committed; gone tells
+	// that it was removed meanwhile.
+	flying int
+	gone   bool
 }
+
+// Unknown stands in Tokens for a token that a launched step is to bring.
+const Unknown = int32(-1)
+
+// Flying tells whether a launched step computes the sequence.
+func (q *Seq) Flying() bool { return q.flying > 0 }
 
 // pending counts the tokens to compute before the next one can be sampled.
 func (q *Seq) pending() int { return len(q.Tokens) - q.Computed }
@@ -72,8 +82,9 @@ func (q *Seq) pending() int { return len(q.Tokens) - q.Computed }
 // Entry is one sequence's share of a step.
 type Entry struct {
 	Seq *Seq
-	// N tokens are computed, from position Seq.Computed on.
-	N int
+	// N tokens are computed, from position From on, where Seq.Computed is when the
+	// entry is planned.
+	From, N int
 	// Sample tells that they complete the sequence, so that a token follows.
 	Sample bool
 }
@@ -82,6 +93,9 @@ type Entry struct {
 type Plan struct {
 	Entries   []Entry
 	Preempted []*Seq
+	// Full tells that the cache is full, and what is launched must be committed
+	// before a sequence can be preempted; there are no entries then.
+	Full bool
 	// Adapters are the distinct adapters of the entries, sorted.
 	Adapters []string
 }
@@ -96,6 +110,8 @@ type Scheduler struct {
 
 	waiting []*Seq // by order
 	running []*Seq // by order
+	leaving []*Seq // removed, but a launched step still uses what they hold
+	flying  int    // launched entries
 	arrived uint64
 	step    uint64
 	// last is the step in which an adapter last had rows; blocked since when an
@@ -133,14 +149,20 @@ func (s *Scheduler) Add(q *Seq) {
 }
 
 // Remove ends a sequence wherever it is and gives its pages and its use of the
-// adapter back. It is the only way out.
+// adapter back: at once, or when the last launched step that computes it is
+// committed. It is the only way out.
 func (s *Scheduler) Remove(q *Seq) {
-	if q.running {
-		s.leave(q)
-		s.running = drop(s.running, q)
-	} else {
+	if !q.running {
 		s.waiting = drop(s.waiting, q)
+		return
 	}
+	s.running = drop(s.running, q)
+	if q.flying == 0 {
+		s.leave(q)
+		return
+	}
+	q.gone = true
+	s.leaving = append(s.leaving, q)
 }
 
 // leave gives back what running takes.
@@ -162,8 +184,9 @@ func drop(qs []*Seq, q *Seq) []*Seq {
 	return qs
 }
 
-// Next plans a step. An empty plan means that nothing can run now: no work, or
-// all of it waits for adapters.
+// Next plans a step, on the assumption that sequences whose token a launched
+// step brings will go on with it. An empty plan means that nothing can run now:
+// no work, or all of it waits for adapters or for what is launched.
 func (s *Scheduler) Next() Plan {
 	s.step++
 	s.pool.At(s.step, len(s.running)) // a page each for those who run
@@ -177,6 +200,9 @@ func (s *Scheduler) Next() Plan {
 			}
 		}
 	}
+	if p.plan.Full {
+		return Plan{Full: true}
+	}
 	p.admit()
 	return p.finish()
 }
@@ -185,7 +211,7 @@ func (s *Scheduler) Next() Plan {
 func (s *Scheduler) chooseAdapters() map[string]bool {
 	set := map[string]bool{}
 	for _, q := range s.running {
-		if q.Adapter != "" {
+		if q.Adapter != "" && q.pending() > 0 {
 			set[q.Adapter] = true
 		}
 	}
@@ -227,9 +253,13 @@ func (p *planner) extend(q *Seq) {
 	if n <= 0 {
 		return
 	}
-	for !q.Table.Grow(q.Computed + n) {
+	for !p.plan.Full && !q.Table.Grow(q.Computed+n) {
 		if p.s.memory.More(q.Table.Lacks(q.Computed + n)) {
 			return
+		}
+		if p.s.flying > 0 { // a launched step may use the victim's pages
+			p.plan.Full = true
+			break
 		}
 		victim := p.s.running[len(p.s.running)-1]
 		p.preempt(victim)
@@ -237,12 +267,14 @@ func (p *planner) extend(q *Seq) {
 			return
 		}
 	}
-	p.add(q, n)
+	if !p.plan.Full {
+		p.add(q, n)
+	}
 }
 
 func (p *planner) add(q *Seq, n int) {
 	p.in[q] = len(p.plan.Entries)
-	p.plan.Entries = append(p.plan.Entries, Entry{Seq: q, N: n, Sample: n == q.pending()})
+	p.plan.Entries = append(p.plan.Entries, Entry{Seq: q, From: q.Computed, N: n, Sample: n == q.pending()})
 	p.budget -= n
 }
 
@@ -343,19 +375,21 @@ func (s *Scheduler) holding() bool {
 		return false
 	}
 	if _, still := s.blocked[s.hold]; still && !s.adapters.Want(s.hold) {
-		return len(s.running) > 0
+		return len(s.running)+len(s.leaving) > 0
 	}
 	delete(s.blocked, s.hold)
 	s.hold = ""
 	return false
 }
 
-// users counts the running sequences of each adapter.
+// users counts the sequences that use each adapter.
 func (s *Scheduler) users() map[string]int {
 	n := map[string]int{}
-	for _, q := range s.running {
-		if q.Adapter != "" {
-			n[q.Adapter]++
+	for _, qs := range [][]*Seq{s.running, s.leaving} {
+		for _, q := range qs {
+			if q.Adapter != "" {
+				n[q.Adapter]++
+			}
 		}
 	}
 	return n
@@ -470,16 +504,39 @@ func (p *planner) finish() Plan {
 	return p.plan
 }
 
-// Commit records that an entry was computed and, when token is not negative,
-// that it yielded that token. Full pages become shareable.
-func (s *Scheduler) Commit(e Entry, token int32) {
+// Launch records that an entry is being computed. When more, it will yield a
+// token with which the sequence goes on: Next counts on it.
+func (s *Scheduler) Launch(e Entry, more bool) {
 	q := e.Seq
-	if !q.running {
+	s.flying++
+	q.flying++
+	q.Computed = e.From + e.N
+	if more {
+		q.Tokens = append(q.Tokens, Unknown)
+	}
+}
+
+// Commit records that a launched entry was computed and, when token is not
+// negative, that it yielded that token. Entries are committed in the order of
+// their launch. Full pages become shareable.
+func (s *Scheduler) Commit(e Entry, token int32) {
+	q, end := e.Seq, e.From+e.N
+	s.flying--
+	q.flying--
+	if q.gone {
+		if q.flying == 0 {
+			s.leaving = drop(s.leaving, q)
+			s.leave(q)
+		}
 		return
 	}
-	q.Computed += e.N
-	q.Table.Publish(q.Tokens, q.Computed)
-	if token >= 0 {
+	q.Table.Publish(q.Tokens, end)
+	if token < 0 {
+		return
+	}
+	if end < len(q.Tokens) {
+		q.Tokens[end] = token
+	} else {
 		q.Tokens = append(q.Tokens, token)
 	}
 }

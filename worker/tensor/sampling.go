@@ -19,6 +19,9 @@ type SampleRow struct {
 	// are subtracted per occurrence and once.
 	Adjust                          []Adjust
 	Repetition, Frequency, Presence float32
+	// Last, unless it is 0, says that the token of row Last-1 of those that the
+	// step before sampled occurred once more than Adjust knows.
+	Last int
 	// Ban makes tokens impossible; ids are distinct.
 	Ban []int32
 	// Temperature below GreedyBelow, and TopK 1, take the most likely token. A
@@ -71,8 +74,8 @@ type TokenLogprob struct {
 }
 
 // CheckSample checks the operands of Sample against a step's room for sampled
-// rows, for backends.
-func CheckSample(logits Buffer, room int, out []Sampled, rows []SampleRow) error {
+// rows and the number that the step before had, for backends.
+func CheckSample(logits Buffer, room, before int, out []Sampled, rows []SampleRow) error {
 	if len(rows) != logits.Rows() || len(out) != len(rows) || len(rows) > room {
 		return fmt.Errorf("%d results and %d requests for %d rows, the step has room for %d: %w", len(out), len(rows), logits.Rows(), room, ErrShape)
 	}
@@ -81,6 +84,9 @@ func CheckSample(logits Buffer, room int, out []Sampled, rows []SampleRow) error
 		r := &rows[i]
 		if r.Given && !inside(r.Token) || r.Top < 0 || r.Top > MaxTop || !(r.U >= 0 && r.U < 1) {
 			return fmt.Errorf("row %d: token %d of %d, draw %v, %d most likely (at most %d): %w", i, r.Token, logits.Cols(), r.U, r.Top, MaxTop, ErrShape)
+		}
+		if r.Last < 0 || r.Last > before {
+			return fmt.Errorf("row %d counts token %d of %d: %w", i, r.Last, before, ErrShape)
 		}
 		for _, id := range r.IDs {
 			if !inside(id) {

@@ -145,7 +145,9 @@ type Seq struct {
 
 // Batch holds the integers of one step.
 type Batch struct {
-	IDs []int32 // [T] token ids
+	// IDs [T] are token ids. A negative one, -1-n, stands for the token of the
+	// n-th row that the step before sampled, which nobody need know yet.
+	IDs []int32
 	Pos []int32 // [T] positions
 	// Seqs covers rows 0..T exactly once, in order.
 	Seqs []Seq
@@ -215,7 +217,7 @@ type Backend interface {
 
 // Stream runs the operations of one step after another, in order.
 type Stream interface {
-	// Begin starts a step; b must stay unchanged until Finish.
+	// Begin starts a step; b must stay unchanged until Launch or Finish.
 	Begin(b *Batch)
 	// Embed looks up dst [T, H] = table[ids] and adds embedding adapters.
 	Embed(dst Buffer, table Matrix, lora []LoRATerm)
@@ -250,7 +252,15 @@ type Stream interface {
 	// Err waits for all operations and returns the step's first error so far;
 	// ask before believing what Host, LogitStats and Sample gave.
 	Err() error
-	// Finish waits for all operations and returns the step's first error,
-	// clearing it for the next step.
+	// Depth is how many steps may be launched and not waited for: 1, or 2 where
+	// the device works while the next step is prepared.
+	Depth() int
+	// Launch ends the step's operations and starts them; the next step may Begin.
+	Launch()
+	// Wait waits for the oldest step that was launched, fills its results and
+	// returns its first error.
+	Wait() error
+	// Finish is Launch, and Wait for all that was launched; it returns the first
+	// error.
 	Finish() error
 }

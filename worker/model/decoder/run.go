@@ -108,6 +108,16 @@ func (r *Runner) Forward(step *Step) {
 // Finish waits for the step and tells its first error.
 func (r *Runner) Finish() error { return r.stream.Finish() }
 
+// Depth, Launch and Wait are tensor.Stream's: a step may be launched while the
+// one before it is computed, and waited for later.
+func (r *Runner) Depth() int { return r.stream.Depth() }
+
+// Launch starts the step.
+func (r *Runner) Launch() { r.stream.Launch() }
+
+// Wait waits for the oldest launched step and tells its first error.
+func (r *Runner) Wait() error { return r.stream.Wait() }
+
 // attention writes the layer's attention output, before o_proj, to att.
 func (r *Runner) attention(l int, segs []nn.Segment) {
 	s, y, spec := r.stream, &r.m.layers[l], &r.m.Spec

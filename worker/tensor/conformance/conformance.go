@@ -57,6 +57,7 @@ func Run(t *testing.T, open Open, tol Tolerance) {
 	run("LogitStats", testLogitStats)
 	run("Sample", testSample)
 	run("Draws", testDraws)
+	run("Ahead", testAhead)
 	run("HostModified", testHost)
 	run("NonFinite", testNonFinite)
 	run("Errors", testErrors)

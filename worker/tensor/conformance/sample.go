@@ -170,7 +170,7 @@ func (c *check) compareStat(vocab, i int, row []float32, got tensor.LogitStat) {
 func (c *check) compareSampled(vocab, i int, row []float32, r *tensor.SampleRow, got *tensor.Sampled) (near int) {
 	c.Helper()
 	var s sample.Sampler
-	want := s.Sample(row, got.Stat, r)
+	want := s.Sample(row, got.Stat, r, -1)
 	if got.Token != want.Token {
 		if !c.neighbour(row, r, got) {
 			c.Errorf("vocabulary %d row %d: token %d, want %d, of %+v", vocab, i, got.Token, want.Token, *r)
@@ -179,7 +179,7 @@ func (c *check) compareSampled(vocab, i int, row []float32, r *tensor.SampleRow,
 		near = 1
 		given := *r
 		given.Given, given.Token = true, got.Token
-		want = s.Sample(row, got.Stat, &given)
+		want = s.Sample(row, got.Stat, &given, -1)
 	}
 	same := func(what string, got, want float64) {
 		c.Helper()
@@ -221,7 +221,7 @@ func (c *check) neighbour(row []float32, r *tensor.SampleRow, got *tensor.Sample
 			if r.TopP < 1 {
 				q.TopP = min(r.TopP+p, 1-1e-9)
 			}
-			if s.Sample(row, got.Stat, &q).Token == got.Token {
+			if s.Sample(row, got.Stat, &q, -1).Token == got.Token {
 				return true
 			}
 		}

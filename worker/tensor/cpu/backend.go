@@ -24,6 +24,9 @@ type Options struct {
 	// CountImages makes loaded adapters count as if they took memory of the pool,
 	// as they do on devices with memory of their own.
 	CountImages bool
+	// Depth of streams, 1 or 2; 0 means 1: what runs ahead computes nothing
+	// earlier here.
+	Depth int
 }
 
 // maxThreads bounds Options.Threads.
@@ -35,6 +38,7 @@ type Backend struct {
 	precision tensor.Precision
 	name      string
 	threads   int
+	depth     int
 	chunk     int64
 	images    bool
 	k         kernels
@@ -64,11 +68,14 @@ func New(o Options) (*Backend, error) {
 	if o.ChunkBytes < 0 || o.ChunkBytes%int64(os.Getpagesize()) != 0 {
 		return nil, fmt.Errorf("cpu: chunks of %d bytes, want a multiple of %d: %w", o.ChunkBytes, os.Getpagesize(), tensor.ErrUnsupported)
 	}
+	if o.Depth < 0 || o.Depth > 2 {
+		return nil, fmt.Errorf("cpu: depth %d, want 1 or 2: %w", o.Depth, tensor.ErrUnsupported)
+	}
 	k, err := openKernels(o)
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{precision: o.Precision, name: "cpu/" + k.name(), threads: o.Threads, chunk: o.ChunkBytes, images: o.CountImages, k: k}, nil
+	return &Backend{precision: o.Precision, name: "cpu/" + k.name(), threads: o.Threads, depth: max(o.Depth, 1), chunk: o.ChunkBytes, images: o.CountImages, k: k}, nil
 }
 
 // Name returns "cpu/" and the kernel's name.

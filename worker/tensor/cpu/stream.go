@@ -30,7 +30,11 @@ type stream struct {
 
 	sampler sample.Sampler
 	stats   []tensor.LogitStat
-	sampled int // rows of the step
+	// tokens are those that the step sampled, before those of the step before it.
+	tokens, before []int32
+	ids            []int32 // of the step, all known
+
+	flights []error // of launched steps, which are computed by then
 }
 
 // NewStream makes a stream for steps of at most maxTokens rows.
@@ -74,7 +78,8 @@ func (s *stream) fail(op, format string, args ...any) bool {
 
 // Begin starts a step and computes its rotary angles.
 func (s *stream) Begin(b *tensor.Batch) {
-	s.batch, s.pageSize, s.covered, s.sampled = nil, 0, false, 0
+	s.batch, s.pageSize, s.covered = nil, 0, false
+	s.tokens, s.before = s.before[:0], s.tokens
 	if s.err != nil {
 		return
 	}
@@ -85,7 +90,7 @@ func (s *stream) Begin(b *tensor.Batch) {
 		s.fail("Begin", "%d ids, %d positions, at most %d rows", len(b.IDs), len(b.Pos), s.maxTokens)
 		return
 	}
-	if !s.checkSeqs(b) {
+	if !s.checkSeqs(b) || !s.resolve(b.IDs) {
 		return
 	}
 	s.batch = b
@@ -93,6 +98,22 @@ func (s *stream) Begin(b *tensor.Batch) {
 		half := len(r.InvFreq)
 		angles(s.cosSin[i].floats(2*s.maxTokens*half), s.maxTokens*half, r, b.Pos)
 	}
+}
+
+// resolve puts the tokens of the step before in the place of negative ids.
+func (s *stream) resolve(ids []int32) bool {
+	s.ids = append(s.ids[:0], ids...)
+	for t, id := range ids {
+		if id >= 0 {
+			continue
+		}
+		if n := -1 - int(id); n < len(s.before) {
+			s.ids[t] = s.before[n]
+		} else {
+			return s.fail("Begin", "row %d is token %d of the step before, which sampled %d", t, n, len(s.before))
+		}
+	}
+	return true
 }
 
 // angles fills cos (from 0) and sin (from sinAt), [T, HeadDim/2] each, the way
@@ -198,7 +219,7 @@ func (s *stream) Embed(dst tensor.Buffer, table tensor.Matrix, lora []tensor.LoR
 	if s.err != nil || !s.size(op, d, len(s.batch.IDs), m.in) {
 		return
 	}
-	for t, id := range s.batch.IDs {
+	for t, id := range s.ids {
 		if id < 0 || int(id) >= m.out {
 			s.fail(op, "row %d has id %d, the table has %d", t, id, m.out)
 			return
@@ -207,7 +228,7 @@ func (s *stream) Embed(dst tensor.Buffer, table tensor.Matrix, lora []tensor.LoR
 	terms, _, ok := s.checkTerms(op, lora, d.rows, m.out, m.in, true)
 	if ok {
 		d.fresh = false
-		s.keep(s.b.k.embed(d, m, s.batch.IDs, terms))
+		s.keep(s.b.k.embed(d, m, s.ids, terms))
 	}
 }
 
@@ -438,18 +459,22 @@ func (s *stream) Sample(out []tensor.Sampled, logits tensor.Buffer, rows []tenso
 	if x == nil {
 		return
 	}
-	if err := tensor.CheckSample(x, s.maxTokens-s.sampled, out, rows); err != nil {
+	if err := tensor.CheckSample(x, s.maxTokens-len(s.tokens), len(s.before), out, rows); err != nil {
 		s.fail(op, "%v", err)
 		return
 	}
-	s.sampled += len(rows)
 	s.stats = slices.Grow(s.stats[:0], len(rows))[:len(rows)]
 	s.LogitStats(s.stats, logits)
 	if s.err != nil {
 		return
 	}
 	for i := range rows {
-		out[i] = s.sampler.Sample(x.row(i), s.stats[i], &rows[i])
+		last := int32(-1)
+		if n := rows[i].Last; n > 0 {
+			last = s.before[n-1]
+		}
+		out[i] = s.sampler.Sample(x.row(i), s.stats[i], &rows[i], last)
+		s.tokens = append(s.tokens, out[i].Token)
 	}
 }
 
@@ -467,9 +492,33 @@ func (s *stream) Host(buf tensor.Buffer) []float32 {
 // Err returns the step's first error so far.
 func (s *stream) Err() error { return s.err }
 
-// Finish returns the step's first error and clears it.
-func (s *stream) Finish() error {
-	err := s.err
+// Depth is what the backend was told.
+func (s *stream) Depth() int { return s.b.depth }
+
+// Launch ends the step, which is computed already.
+func (s *stream) Launch() {
+	s.flights = append(s.flights, s.err)
 	s.err, s.batch, s.covered = nil, nil, false
+}
+
+// Wait returns the first error of the oldest step that was launched.
+func (s *stream) Wait() error {
+	if len(s.flights) == 0 {
+		return nil
+	}
+	err := s.flights[0]
+	s.flights = slices.Delete(s.flights, 0, 1)
 	return err
+}
+
+// Finish returns the first error of the step and those before it.
+func (s *stream) Finish() error {
+	s.Launch()
+	var first error
+	for len(s.flights) > 0 {
+		if err := s.Wait(); first == nil {
+			first = err
+		}
+	}
+	return first
 }

@@ -78,7 +78,7 @@ func (s *stream) Embed(dst tensor.Buffer, table tensor.Matrix, lora []tensor.LoR
 		return
 	}
 	for t, id := range s.batch.IDs {
-		if id < 0 || int(id) >= m.out {
+		if int(id) >= m.out { // negative ones are tokens of the step before
 			s.fail(name, "row %d has id %d, the table has %d", t, id, m.out)
 			return
 		}

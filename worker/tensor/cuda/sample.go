@@ -54,7 +54,7 @@ func (s *stream) Sample(out []tensor.Sampled, logits tensor.Buffer, rows []tenso
 		s.fail(name, "logits must be a buffer of kind Wide")
 		return
 	}
-	if err := tensor.CheckSample(x, s.maxTokens-int(s.drawn), out, rows); err != nil {
+	if err := tensor.CheckSample(x, s.maxTokens-int(s.drawn), int(s.before), out, rows); err != nil {
 		s.fail(name, "%v", err)
 		return
 	}
@@ -141,6 +141,7 @@ func (w *writer) row(r *tensor.SampleRow) sampleRow {
 		d.topP = r.TopP
 		d.topK = int32(min(max(r.TopK, 0), math.MaxInt32))
 	}
+	d.last = int32(r.Last) - 1
 	d.repetition, d.frequency, d.presence = r.Repetition, r.Frequency, r.Presence
 	d.adjust = w.at
 	for _, a := range r.Adjust {
@@ -175,8 +176,14 @@ func take[T any](w *writer, v []T) (at0, n int32) {
 	return start, int32(len(v))
 }
 
-// deliver hands out a submission's results.
-func (to *sink) deliver(words []uint32) {
+// deliver hands out a step's results.
+func deliver(sinks []sink, words []uint32) {
+	for i := range sinks {
+		sinks[i].fill(words)
+	}
+}
+
+func (to *sink) fill(words []uint32) {
 	for i := range to.asked {
 		a := &to.asked[i]
 		got := (*sampled)(unsafe.Pointer(&words[a.at]))

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"slices"
 	"testing"
@@ -87,5 +88,59 @@ func TestSampleTables(t *testing.T) {
 	none, _ := m.sample(tensor.SampleRow{Temperature: 1, TopP: 1})
 	if list = at[header](tb, tb.layout.header, 1)[0].samples[0]; at[sampleRow](tb, list.at, 1)[0].minReach != neg || none.words != sampledWords {
 		t.Errorf("without min-p, rows reach down to %v", at[sampleRow](tb, list.at, 1)[0].minReach)
+	}
+}
+
+// TestFlights: two steps may be under way; each gets its own results, also when
+// memory moves meanwhile, and they take turns at the device's tokens.
+func TestFlights(t *testing.T) {
+	m := newBench(t)
+	s := m.s.(*stream)
+	ahead := func(ids []int32, rows ...tensor.SampleRow) []tensor.Sampled {
+		out := make([]tensor.Sampled, len(ids))
+		m.s.Begin(&tensor.Batch{IDs: ids, Pos: make([]int32, len(ids))})
+		m.s.Embed(m.logit, m.wide, nil)
+		m.s.Sample(out, m.logit, append(rows, make([]tensor.SampleRow, len(ids)-len(rows))...))
+		m.s.Launch()
+		return out
+	}
+	m.f.found = sampled{token: 1}
+	first := ahead([]int32{5, 6})
+	m.f.found.token = 2
+	// So many results that their memory grows.
+	second := ahead([]int32{-1, -2, 7}, tensor.SampleRow{Last: 2, Top: 60}, tensor.SampleRow{Top: 60}, tensor.SampleRow{Top: 60})
+	if a, b := m.f.submitted[0], m.f.submitted[1]; a.result == b.result {
+		t.Errorf("both steps bring their results to buffer %d", a.result)
+	}
+	tb := &s.tables
+	h := at[header](tb, tb.layout.header, 1)[0]
+	if rows := at[sampleRow](tb, h.samples[0].at, 3); h.turn != m.f.submitted[1].result || rows[0].last != 1 || rows[1].last != -1 {
+		t.Errorf("turn %d, rows %+v", h.turn, rows)
+	}
+	if first[0].Token != 0 || second[0].Token != 0 {
+		t.Error("results before anybody waited")
+	}
+	if err := m.s.Wait(); err != nil || first[1].Token != 1 || second[0].Token != 0 {
+		t.Errorf("after the first step: %v, %+v, %+v", err, first, second)
+	}
+	third := ahead([]int32{-3})
+	if err := m.s.Finish(); err != nil || second[0].Token != 2 || len(second[2].Top) != 60 || third[0].Token != 2 {
+		t.Errorf("in the end: %v, %+v, %+v", err, second, third)
+	}
+	for name, ids := range map[string][]int32{"no such row": {-2}, "no such row at all": {-9}} {
+		ahead([]int32{1})
+		ahead(ids)
+		if err := m.s.Wait(); err != nil {
+			t.Errorf("%s: the step before fails: %v", name, err)
+		}
+		if err := m.s.Wait(); !errors.Is(err, tensor.ErrShape) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ahead([]int32{1})
+	ahead([]int32{1})
+	m.s.Begin(&tensor.Batch{IDs: []int32{1}, Pos: []int32{0}})
+	if err := m.s.Finish(); !errors.Is(err, tensor.ErrShape) {
+		t.Errorf("three steps under way: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"chorale/worker/tensor"
@@ -24,10 +25,24 @@ type stream struct {
 	ops     []op
 	tables  tables
 	pending []sink // whose results are to come
-	drawn   int32  // rows that the step has sampled
+	// drawn counts the rows that the step has sampled, before those of the step
+	// before.
+	drawn, before int32
+	flights       []flight
 	// termScratch is reused by terms.
 	termScratch []loraTerm
 }
+
+// flight is a launched step.
+type flight struct {
+	sinks  []sink
+	err    error
+	result int32    // the buffer that its results come to
+	words  []uint32 // the results, when they had to be taken early
+}
+
+// depth is how many steps may be launched: one runs, the next is prepared.
+const depth = results
 
 // NewStream makes a stream for steps of at most maxTokens rows.
 func (b *Backend) NewStream(maxTokens int, ropes []tensor.RopeSpec) (tensor.Stream, error) {
@@ -45,7 +60,7 @@ func (b *Backend) NewStream(maxTokens int, ropes []tensor.RopeSpec) (tensor.Stre
 	if s.d, err = b.d.openStream(int32(bucket(maxTokens)), ropes); err != nil {
 		return nil, fmt.Errorf("cuda: stream: %w", err)
 	}
-	s.tables.d = s.d
+	s.tables.d, s.tables.moving = s.d, s.keepResults
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.streams = append(b.streams, s)
@@ -82,7 +97,13 @@ func (s *stream) keep(op string, err error) bool {
 // Begin starts a step: it lays out and fills the step's tables.
 func (s *stream) Begin(b *tensor.Batch) {
 	s.batch, s.pageSize, s.covered = nil, 0, false
-	if s.err != nil {
+	s.before, s.drawn = s.drawn, 0
+	s.tables.turn = 1 - s.tables.turn
+	if s.err != nil || !s.keep("Begin", s.tables.ready()) {
+		return
+	}
+	if len(s.flights) == depth {
+		s.fail("Begin", "%d steps are launched", depth)
 		return
 	}
 	if b == nil || len(b.IDs) != len(b.Pos) || len(b.IDs) == 0 || len(b.IDs) > s.maxTokens {
@@ -95,8 +116,13 @@ func (s *stream) Begin(b *tensor.Batch) {
 	if !s.checkSeqs(b) {
 		return
 	}
-	s.batch, s.rows, s.drawn = b, int32(bucket(len(b.IDs))), 0
-	s.tables.turn = 1 - s.tables.turn
+	for t, id := range b.IDs {
+		if id < 0 && -1-id >= s.before {
+			s.fail("Begin", "row %d is token %d of the step before, which sampled %d", t, -1-id, s.before)
+			return
+		}
+	}
+	s.batch, s.rows = b, int32(bucket(len(b.IDs)))
 	s.graph = s.covered && len(b.Seqs) == len(b.IDs) && len(b.IDs) <= graphRows
 	if s.keep("Begin", s.tables.begin(b, s.rows)) && s.covered && len(s.halves) > 0 {
 		s.record(op{kind: opAngles, rows: s.rows})
@@ -128,20 +154,77 @@ func (s *stream) checkSeqs(b *tensor.Batch) bool {
 
 func (s *stream) record(o op) { s.ops = append(s.ops, o) }
 
-// flush submits what was recorded, waits, and hands out pending results.
-func (s *stream) flush() {
-	if s.err == nil && len(s.ops) > 0 {
+// submit starts what was recorded and reports whether it did.
+func (s *stream) submit() bool {
+	ok := s.err == nil && len(s.ops) > 0
+	if ok {
 		sub := s.tables.submission()
-		sub.ops, sub.graph = s.ops, s.graph
-		if s.keep("submitting a step", s.d.submit(sub)) && s.keep("step", s.d.wait(-1)) {
-			s.tables.uploaded()
-			for i := range s.pending {
-				s.pending[i].deliver(s.tables.room.results[sub.result])
-			}
+		sub.ops, sub.graph, sub.result = s.ops, s.graph, s.tables.turn
+		if ok = s.keep("submitting a step", s.d.submit(sub)); ok {
+			s.tables.submitted()
 		}
 	}
-	s.ops, s.pending = s.ops[:0], s.pending[:0]
+	s.ops = s.ops[:0]
 	s.tables.lists, s.tables.draws = 0, 0
+	return ok
+}
+
+// flush submits what was recorded, waits, and hands out pending results.
+func (s *stream) flush() {
+	if s.submit() && s.keep("step", s.d.wait(-1)) {
+		deliver(s.pending, s.tables.room.results[s.tables.turn])
+	}
+	s.pending = s.pending[:0]
+}
+
+// Depth is 2: one step runs while the next is prepared.
+func (s *stream) Depth() int { return depth }
+
+// Launch submits the step. Its tables may be written again once they are on the
+// device, which they are soon after the step before has ended.
+func (s *stream) Launch() {
+	s.submit()
+	f := flight{err: s.err, result: s.tables.turn}
+	if f.err == nil {
+		f.sinks = append([]sink(nil), s.pending...)
+	}
+	s.flights = append(s.flights, f)
+	s.err, s.batch, s.covered, s.pending = nil, nil, false, s.pending[:0]
+}
+
+// Wait waits for the oldest launched step and fills its results.
+func (s *stream) Wait() error {
+	if len(s.flights) == 0 {
+		return nil
+	}
+	s.take(&s.flights[0])
+	f := s.flights[0]
+	s.flights = slices.Delete(s.flights, 0, 1)
+	if f.err == nil {
+		deliver(f.sinks, f.words)
+	}
+	return f.err
+}
+
+// take waits for a launched step and finds its results.
+func (s *stream) take(f *flight) {
+	if f.err != nil || f.words != nil {
+		return
+	}
+	if err := s.d.wait(f.result); err != nil {
+		f.err = fmt.Errorf("cuda: step: %w", err)
+		return
+	}
+	f.words = s.tables.room.results[f.result]
+}
+
+// keepResults copies what launched steps bring, before its memory moves.
+func (s *stream) keepResults() {
+	for i := range s.flights {
+		f := &s.flights[i]
+		s.take(f)
+		f.words = append(make([]uint32, 0, len(f.words)+1), f.words...)
+	}
 }
 
 // Host copies buf's rows to pinned host memory, unless the copy of before still
@@ -177,10 +260,15 @@ func (s *stream) Err() error {
 	return s.err
 }
 
-// Finish waits for all operations, returns the step's first error and clears it.
+// Finish launches the step, waits for all that is launched and returns the first
+// error.
 func (s *stream) Finish() error {
-	s.flush()
-	err := s.err
-	s.err, s.batch, s.covered = nil, nil, false
-	return err
+	s.Launch()
+	var first error
+	for len(s.flights) > 0 {
+		if err := s.Wait(); first == nil {
+			first = err
+		}
+	}
+	return first
 }

@@ -10,7 +10,11 @@ import (
 // tables fills a stream's tables in host memory and keeps account of which of
 // them the device has not got yet.
 type tables struct {
-	d      driverStream
+	d driverStream
+	// moving is told before memory moves.
+	moving func()
+	// busy tells that a submission may not have read the tables yet.
+	busy   bool
 	room   room
 	layout layout
 	used   int32
@@ -133,6 +137,7 @@ func (t *tables) reserve(bytes int) (int32, error) {
 
 // grow makes room and takes over the new memory.
 func (t *tables) grow(need room) error {
+	t.moving()
 	if err := t.d.makeRoom(&need); err != nil {
 		return err
 	}
@@ -195,5 +200,14 @@ func (t *tables) submission() *submission {
 	return &submission{layout: t.layout, used: t.used, firstSlot: t.first, lastSlot: t.last, slotBytes: t.slotBytes, words: t.words}
 }
 
-// uploaded notes that the device has everything.
-func (t *tables) uploaded() { t.first, t.last, t.slotBytes = 0, 0, 0 }
+// submitted notes that the device gets everything.
+func (t *tables) submitted() { t.first, t.last, t.slotBytes, t.busy = 0, 0, 0, true }
+
+// ready waits until the tables may be written.
+func (t *tables) ready() error {
+	if !t.busy {
+		return nil
+	}
+	t.busy = false
+	return t.d.ready()
+}
