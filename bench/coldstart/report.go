@@ -16,7 +16,7 @@ func (r *Result) WriteTable(out io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintln(&b, r.head())
 	t := figure.Table{Left: 1}
-	t.Add("adapter", "trials", "TTFT", "p95", "max", "over resident", "longest step", "p95", "max", "over resident", "worst")
+	t.Add("adapter", "trials", "TTFT", "p95", "max", "over resident", "longest step", "p95", "max", "over resident", "worst over")
 	for i := range r.States {
 		g := &r.States[i]
 		delta, excess, worst := "-", "-", "-"
@@ -60,7 +60,7 @@ func (r *Result) head() string {
 // Page draws each trial's first token, and the longest step of the others.
 func (r *Result) Page() *chart.Page {
 	p := &chart.Page{Title: "chorale bench coldstart", Subtitle: r.head() + " · " + r.Started.UTC().Format("2006-01-02 15:04 UTC")}
-	ttft := chart.Chart{Title: "First token", XLabel: "trial", YLabel: "ms"}
+	ttft := chart.Chart{Title: "First token", XLabel: "trial", YLabel: "ms", LogY: true}
 	longest := chart.Chart{Title: "Longest step of others (dashed: before)", XLabel: "trial", YLabel: "ms"}
 	row := chart.Row{Height: 320}
 	for i := range r.States {

@@ -21,7 +21,7 @@ func (r *Result) WriteTable(out io.Writer) error {
 	for i := range r.Products {
 		p := &r.Products[i]
 		t.Add(p.title(), fmt.Sprint(p.Batch), micros(p.Time), micros(p.Floor), fmt.Sprintf("%.2f", p.Ratio),
-			fmt.Sprintf("%.1f", p.FLOPS/1e12), micros(p.Followed))
+			fmt.Sprintf("%.3g", p.FLOPS/1e12), micros(p.Followed))
 	}
 	b.WriteByte('\n')
 	t.Write(&b)

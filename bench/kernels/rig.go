@@ -290,11 +290,13 @@ func (t *bench) run(s step) (figures, error) {
 // maxOps bounds a step; a graph of more takes long to record.
 const maxOps = 1024
 
-// ops chooses how many operations make a step of the wanted time, in whole
-// walks through the layers. Its runs also let the backend choose its kernels,
-// and show whether it computes as it is called or in the end.
+// ops chooses how many operations make a step of the wanted time: whole walks
+// through the layers, or a part of one where a walk takes longer. Its runs also
+// let the backend choose its kernels, and show whether it computes as it is
+// called or in the end.
 func (t *bench) ops(follow bool) (int, error) {
-	n := len(t.weights)
+	const few = 8
+	n := min(len(t.weights), few)
 	var f figures
 	for range 3 {
 		var err error
@@ -303,9 +305,12 @@ func (t *bench) ops(follow bool) (int, error) {
 		}
 	}
 	t.deferred = f.finish-t.cost.finish > f.record-t.cost.record
-	walk := max(t.seconds(f), 1e-7)
-	walks := int(math.Ceil(t.c.Time.Seconds() / walk))
-	return n * min(max(1, walks), max(1, maxOps/n)), nil
+	want := t.c.Time.Seconds() / max(t.seconds(f)/float64(n), 1e-7)
+	walk := len(t.weights)
+	if want < float64(walk) {
+		return max(2, int(want)), nil
+	}
+	return walk * min(int(math.Ceil(want/float64(walk))), max(1, maxOps/walk)), nil
 }
 
 // measure runs steps in turn, after some unmeasured rounds, and gives the
@@ -339,12 +344,16 @@ func (t *bench) batchSize(ctx context.Context, b int, res *Result) error {
 	if err != nil {
 		return err
 	}
-	times, err := t.measure(step{n: n}, step{n: n, follow: follow})
+	steps := []step{{n: n}}
+	if follow {
+		steps = append(steps, step{n: n, follow: true})
+	}
+	times, err := t.measure(steps...)
 	if err != nil {
 		return err
 	}
 	bytes := int64(p.In) * int64(p.Out()) * 2
-	out := Product{Name: p.Name, In: p.In, Out: p.Out(), Batch: b, Time: figure.Median(times[0]), Followed: figure.Median(times[1]), Bytes: bytes}
+	out := Product{Name: p.Name, In: p.In, Out: p.Out(), Batch: b, Time: figure.Median(times[0]), Followed: figure.Median(times[len(times)-1]), Bytes: bytes}
 	out.Floor = float64(bytes) / t.bw
 	out.Ratio, out.FLOPS = out.Time/out.Floor, 2*float64(p.In)*float64(p.Out())*float64(b)/out.Time
 	res.Products = append(res.Products, out)

@@ -37,7 +37,7 @@ func (r *Result) WriteTable(out io.Writer) error {
 			fmt.Sprintf("%.2f", c.Ratio), millis(c.Host), millis(c.CPU))
 	}
 	if len(r.Cells) > 0 {
-		b.WriteString("\nsteps, times in ms; GEMM, KV and LoRA are the floor, between is the time from one step's end to the next's begin\n")
+		b.WriteString("\nsteps, times in ms; GEMM, KV and LoRA are the floor, between is the host's time from one step's\nend to the next's begin, CPU what the process used per step\n")
 		t.Write(&b)
 	}
 	if len(r.Prefill) > 0 {
@@ -77,7 +77,7 @@ func (r *Result) Page() *chart.Page {
 	p := &chart.Page{Title: "chorale bench engine", Subtitle: r.head() + " · " + r.Started.UTC().Format("2006-01-02 15:04 UTC")}
 	for _, length := range r.Config.Contexts {
 		row := chart.Row{Height: 300}
-		step := chart.Chart{Title: fmt.Sprintf("A step at context %d (dashed: the floor)", length), XLabel: "Σ rank of the distinct adapters", YLabel: "ms"}
+		step := chart.Chart{Title: fmt.Sprintf("Step, context %d (dashed: floor)", length), XLabel: "Σ rank of the distinct adapters", YLabel: "ms"}
 		over := chart.Chart{Title: "Longer than without adapters", XLabel: "Σ rank of the distinct adapters", YLabel: "overhead", Percent: true}
 		ratio := chart.Chart{Title: "Step over floor", XLabel: "Σ rank of the distinct adapters", YLabel: "ratio"}
 		for i, b := range r.Config.Batches {
@@ -88,14 +88,15 @@ func (r *Result) Page() *chart.Page {
 			}
 			row.Legend = append(row.Legend, e)
 			line := func(y func(c *Cell) float64) chart.Series {
-				s := chart.Series{Colour: e.Colour, Marks: true}
+				// Several ranks can make the same sum: no line then.
+				s := chart.Series{Colour: e.Colour, Marks: true, Dots: len(r.Config.Ranks) > 1}
 				for _, c := range cells {
 					s.X, s.Y = append(s.X, float64(c.SumRank)), append(s.Y, y(c))
 				}
 				return s
 			}
 			floor := line(func(c *Cell) float64 { return c.Floor.Total * 1e3 })
-			floor.Dash = true
+			floor.Dash, floor.Dots = true, false
 			step.Series = append(step.Series, floor, line(func(c *Cell) float64 { return c.Step.P50 * 1e3 }))
 			over.Series = append(over.Series, line(func(c *Cell) float64 {
 				if c.Overhead == nil {

@@ -94,7 +94,7 @@ func TestBenchEngine(t *testing.T) {
 	if res.Kind != figure.KindEngine || len(res.Cells) != 2+3 || len(res.Prefill) != 2 || res.Config.Model.Name != "tiny" {
 		t.Errorf("%d cells, %d prefills, %+v", len(res.Cells), len(res.Prefill), res.Head)
 	}
-	plots(t, out, "A step at context 32")
+	plots(t, out, "Step, context 32")
 	for _, args := range [][]string{{"--rank", "x"}, {"--shape", "no-such"}, {"--plot", "x.pdf"}} {
 		c, err := parseClient(t, append([]string{"bench", "engine"}, args...)...)
 		if err == nil {
