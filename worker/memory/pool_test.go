@@ -315,6 +315,7 @@ func TestModel(t *testing.T) {
 			"want":   w.want,
 			"start":  w.start,
 			"grown":  w.grown,
+			"broke":  w.broke,
 			"end":    w.end,
 			"step":   func(*rapid.T) { w.tick() },
 			"tend":   func(*rapid.T) { w.p.Tend() },
