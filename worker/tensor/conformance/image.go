@@ -45,8 +45,11 @@ func testImages(c *check) {
 		r, in, out      int
 		embedding, half bool
 	}{
-		{4, hidden, out, false, false}, {17, hidden, out, false, true}, {1, hidden, out - 1, false, true},
-		{5, vocab, hidden, true, false}, {8, vocab, hidden, true, true},
+		{4, hidden, out, false, false},
+		{17, hidden, out, false, true},
+		{1, hidden, out - 1, false, true},
+		{5, vocab, hidden, true, false},
+		{8, vocab, hidden, true, true},
 	} {
 		one, pair := spec(s.r, s.in, s.out, s.embedding, s.half)
 		specs, alone = append(specs, one), append(alone, pair)

@@ -138,11 +138,11 @@ func (p *pairLayout) write(mem []byte) error {
 		err = readPadded(a[:p.Rank*pitch], 0, p.Rank, p.In, pitch, readA)
 	}
 	if err != nil {
-		return fmt.Errorf("A [%d, %d]: %w", p.Rank, p.In, err)
+		return fmt.Errorf("matrix A [%d, %d]: %w", p.Rank, p.In, err)
 	}
 	pitch := ldb(p.Rank)
 	if err := readPadded(b[:p.Out*pitch], 0, p.Out, p.Rank, pitch, readB); err != nil {
-		return fmt.Errorf("B [%d, %d]: %w", p.Out, p.Rank, err)
+		return fmt.Errorf("matrix B [%d, %d]: %w", p.Out, p.Rank, err)
 	}
 	return nil
 }
