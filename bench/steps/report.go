@@ -37,7 +37,7 @@ func (r *Result) WriteTable(out io.Writer) error {
 			fmt.Sprintf("%.2f", c.Ratio), millis(c.Host), millis(c.CPU))
 	}
 	if len(r.Cells) > 0 {
-		b.WriteString("\nsteps, times in ms; GEMM, KV and LoRA are the floor, between is the host's time from one step's\nend to the next's begin, CPU what the process used per step\n")
+		b.WriteString("\nsteps, times in ms; GEMM, KV and LoRA are the floor, between is the time with no\nstep under way, CPU what the process used per step\n")
 		t.Write(&b)
 	}
 	if len(r.Prefill) > 0 {

@@ -34,7 +34,7 @@ type run struct {
 	e    *local.Engine
 	// files of noise by rank.
 	files map[int]local.Files
-	// pages that the cache has.
+	// pages that the cache can have beside the adapters.
 	pages int
 	base  map[[2]int]float64 // the step without adapters, by batch and context
 	ttft  map[int]float64    // without an adapter, by prompt
@@ -58,6 +58,9 @@ func (r *run) all(ctx context.Context) (err error) {
 			err = e
 		}
 	}()
+	if err := r.room(ctx); err != nil {
+		return err
+	}
 	r.files, r.base, r.ttft = map[int]local.Files{}, map[[2]int]float64{}, map[int]float64{}
 	if err := r.group(ctx, nil); err != nil {
 		return err
@@ -79,12 +82,13 @@ func (r *run) most() int {
 	return n
 }
 
-// options make the engine as large as the grid needs, or the device allows.
+// options make the engine as large as the grid needs; on a device with memory of
+// its own, as large as it allows.
 func (r *run) options() engine.Options {
 	o := engine.Options{
 		MaxBatchTokens: r.c.Chunk, MaxRunning: 1, MaxAdapters: r.most(), MaxResident: r.most(), StarveSteps: 64,
 	}
-	pages := 0
+	pages := 2
 	for _, b := range r.c.Batches {
 		o.MaxRunning = max(o.MaxRunning, b)
 		for _, ctx := range r.c.Contexts {
@@ -94,36 +98,41 @@ func (r *run) options() engine.Options {
 	for _, n := range r.c.Prefill {
 		pages = max(pages, n/kv.PageSize+2)
 	}
-	if room := r.room(); room > 0 {
-		pages = min(pages, room)
+	if !r.ownMemory() {
+		o.Pages = pages
 	}
-	o.Pages, r.pages = max(pages, 2), max(pages, 2)
 	return o
 }
 
-// spare is what stays free for activations and tables.
-const spare = 3 << 30
-
-// room is how many pages fit a device with memory of its own, beside the
-// adapters; 0 where nothing is known.
-func (r *run) room() int {
-	d, ok := r.b.(interface {
+func (r *run) ownMemory() bool {
+	_, ok := r.b.(interface {
 		Memory() (free, total int64, err error)
 	})
-	if !ok {
-		return 0
-	}
-	free, _, err := d.Memory()
+	return ok
+}
+
+// room finds out how many pages there are beside the largest batch's adapters.
+func (r *run) room(ctx context.Context) error {
+	st, err := r.e.Status(ctx)
 	if err != nil {
-		return 0
+		return err
+	}
+	if !r.ownMemory() {
+		r.pages = st.Pages
+		return nil
 	}
 	rank := 0
 	for _, ranks := range r.c.Ranks {
 		rank = max(rank, ranks.Sum(r.most()))
 	}
-	adapters := 2 * int64(rank) * shape.PerRank(&r.c.Model.Spec)
-	return int(max(0, free-adapters-spare) / (r.perToken() * kv.PageSize))
+	adapters := 2*int64(rank)*shape.PerRank(&r.c.Model.Spec) + int64(r.most())*rounding
+	// The engine keeps a part of the pool for what comes next.
+	r.pages = int(max(0, st.Memory.Total-st.Memory.Total/16-adapters) / (r.perToken() * kv.PageSize))
+	return nil
 }
+
+// rounding is what an adapter may take beyond its bytes.
+const rounding = 4 << 20
 
 // perToken is the cache's bytes per token.
 func (r *run) perToken() int64 {

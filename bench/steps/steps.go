@@ -101,10 +101,11 @@ type Cell struct {
 	Context float64 `json:"context"`
 	// Asked is the grid's.
 	Asked int `json:"asked_context"`
-	// Step is from one token to the next, Engine what the engine counted of it.
+	// Step is from one token to the next, Engine what the engine counted of it:
+	// since the step's launch, or since the one before ended.
 	Step   figure.Dist `json:"step_seconds"`
 	Engine float64     `json:"engine_seconds"`
-	// Host is Step less Engine, both medians: between two steps.
+	// Host is Step less Engine, both medians: the time with no step under way.
 	Host float64 `json:"host_seconds"`
 	// CPU seconds of this process per step, a driver's waiting included.
 	CPU             float64 `json:"cpu_seconds"`
