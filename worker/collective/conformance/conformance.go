@@ -27,6 +27,8 @@ func Run(t *testing.T, open Open) {
 	t.Run("abort", func(t *testing.T) { abort(t, open) })
 	t.Run("timeout", func(t *testing.T) { timeout(t, open) })
 	t.Run("close", func(t *testing.T) { closing(t, open) })
+	t.Run("close beside", func(t *testing.T) { closingBeside(t, open) })
+	t.Run("agree", func(t *testing.T) { agree(t, open) })
 	t.Run("plans", func(t *testing.T) { plans(t, open) })
 	t.Run("lag", func(t *testing.T) { lag(t, open) })
 	t.Run("plans end", func(t *testing.T) { plansEnd(t, open) })

@@ -100,6 +100,50 @@ func closing(t *testing.T, open Open) {
 	}
 }
 
+// closingBeside: an end is closed while it waits in an operation and for a plan.
+func closingBeside(t *testing.T, open Open) {
+	ms := open(t, 2, Patient)
+	defer CloseAll(t, ms)
+	errs := make(chan error, 2)
+	go func() { errs <- ms[1].Barrier() }()
+	go func() {
+		_, err := ms[1].Next(nil)
+		errs <- err
+	}()
+	time.Sleep(20 * time.Millisecond)
+	start := time.Now()
+	if err := ms[1].Close(); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-errs; !errors.Is(err, collective.ErrAborted) {
+			t.Error(err)
+		}
+	}
+	if d := time.Since(start); d > soon {
+		t.Errorf("closed after %v", d)
+	}
+}
+
+func agree(t *testing.T, open Open) {
+	ms := open(t, 3, Patient)
+	defer CloseAll(t, ms)
+	good(t, Each(ms, func(m collective.Member) error { return collective.Agree(m, "tokens", 77) }))
+	told := 0
+	for rank, err := range Each(ms, func(m collective.Member) error { return collective.Agree(m, "tokens", uint64(m.Rank()/2)) }) {
+		var e *collective.DisagreeError
+		switch {
+		case errors.As(err, &e) && errors.Is(err, collective.ErrDisagree) && len(e.Digests) == 3 && e.Digests[2] == 1:
+			told++
+		case !errors.Is(err, collective.ErrAborted): // by one that was faster
+			t.Errorf("rank %d: %v", rank, err)
+		}
+	}
+	if told == 0 {
+		t.Error("nobody noticed")
+	}
+}
+
 // record is the i-th of a test.
 func record(i int) []byte {
 	r := rand.New(rand.NewPCG(uint64(i), 3))
