@@ -13,7 +13,7 @@ var lists = []string{"--lora-paths", "--lora-target-modules", "--adapter-root", 
 // follows. They are accepted so that launch scripts run unchanged.
 var meaningless = map[string]bool{
 	"--disable-radix-cache": false, "--trust-remote-code": false, "--enable-metrics": false,
-	"--disable-overlap-schedule": false, "--enable-torch-compile": false,
+	"--enable-torch-compile":      false,
 	"--disable-custom-all-reduce": false, "--enable-mixed-chunk": false, "--enable-lora-overlap-loading": false,
 	"--lora-strict-loading": false, "--disable-cuda-graph-padding": false, "--enable-p2p-check": false,
 	"--disable-flashinfer": false, "--disable-piecewise-cuda-graph": false,

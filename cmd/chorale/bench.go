@@ -101,6 +101,8 @@ type computeFlags struct {
 	Device    string `group:"compute" default:"auto" placeholder:"DEVICE" help:"cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one."`
 	Threads   int    `group:"compute" placeholder:"N" help:"Compute threads of the CPU (default: all cores)."`
 	CPUKernel string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
+
+	DisableOverlapSchedule bool `group:"compute" help:"On GPUs: prepare a step only when the one before it has ended."`
 }
 
 // floorFlags are for those who compare with a floor of bytes.
@@ -109,7 +111,7 @@ type floorFlags struct {
 }
 
 func (f *computeFlags) open() (tensor.Backend, error) {
-	wf := weightFlags{Device: f.Device, Threads: f.Threads, CPUKernel: f.CPUKernel}
+	wf := weightFlags{Device: f.Device, Threads: f.Threads, CPUKernel: f.CPUKernel, DisableOverlapSchedule: f.DisableOverlapSchedule}
 	return openBackend(&wf, tensor.BF16, zap.NewNop())
 }
 

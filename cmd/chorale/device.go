@@ -28,6 +28,9 @@ func openBackend(wf *weightFlags, p tensor.Precision, log *zap.Logger) (tensor.B
 		o := cudaOptions()
 		o.Device, o.Precision, o.Tune, o.CacheDir = number, p, true, cacheDir()
 		o.Deterministic, o.NoGraphs = wf.Deterministic, wf.DisableCudaGraph
+		if wf.DisableOverlapSchedule {
+			o.Depth = 1
+		}
 		b, err := cuda.New(o)
 		if err == nil {
 			return b, nil

@@ -54,7 +54,9 @@ type weightFlags struct {
 
 	Deterministic    bool `group:"compute" help:"On GPUs: an answer does not depend on the others in its batch, bit for bit, at some cost in speed. CPUs are always so."`
 	DisableCudaGraph bool `group:"compute" help:"On GPUs: launch each operation of a decode step by itself."`
-	SkipServerWarmup bool `group:"compute" help:"On GPUs: take requests before kernels are chosen and graphs recorded for every size of a step."`
+	// SGLang's name; its schedule overlaps in the same way.
+	DisableOverlapSchedule bool `group:"compute" help:"On GPUs: prepare a step only when the one before it has ended."`
+	SkipServerWarmup       bool `group:"compute" help:"On GPUs: take requests before kernels are chosen and graphs recorded for every size of a step."`
 
 	MaxRunningRequests int     `group:"compute" placeholder:"N" help:"Most sequences computed at once per worker (default: 64, on GPUs 256)."`
 	ChunkedPrefillSize int     `group:"compute" placeholder:"N" help:"Most tokens of one step; longer prompts are cut into chunks between decode steps (default: 512, on GPUs 2048, which -1 is too)."`

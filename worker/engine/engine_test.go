@@ -51,6 +51,12 @@ func newFixture(t testing.TB, p tensor.Precision, depth int) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
+	return fixtureOn(t, b)
+}
+
+// fixtureOn is the model on a backend.
+func fixtureOn(t testing.TB, b tensor.Backend) *fixture {
+	t.Helper()
 	c, err := checkpoint.Open(goldenModel)
 	if err != nil {
 		t.Fatal(err)

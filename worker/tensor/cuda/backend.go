@@ -19,6 +19,7 @@ type Backend struct {
 	d      driver
 	pinned *pinnedPool
 	ranges *poolRanges
+	depth  int // of streams
 
 	mu      sync.Mutex
 	streams []*stream
@@ -29,7 +30,7 @@ var _ tensor.Backend = (*Backend)(nil)
 
 // newBackend puts a backend on a driver.
 func newBackend(d driver) *Backend {
-	return &Backend{d: d, pinned: &pinnedPool{pin: d.pin, slab: slabBytes}, ranges: &poolRanges{driver: driverRanges{d}, out: map[addr]*chunk.Range{}}}
+	return &Backend{d: d, depth: maxDepth, pinned: &pinnedPool{pin: d.pin, slab: slabBytes}, ranges: &poolRanges{driver: driverRanges{d}, out: map[addr]*chunk.Range{}}}
 }
 
 // Name returns "cuda:" with the device's number and name.

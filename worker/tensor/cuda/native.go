@@ -145,7 +145,11 @@ func New(o Options) (*Backend, error) {
 	if err := d.open(o); err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}
-	return newBackend(d), nil
+	b := newBackend(d)
+	if o.Depth != 0 {
+		b.depth = min(max(o.Depth, 1), maxDepth)
+	}
+	return b, nil
 }
 
 // device is a context of the library.

@@ -15,6 +15,9 @@ type Options struct {
 	Tune bool
 	// NoGraphs has every step launched operation by operation.
 	NoGraphs bool
+	// Depth of streams: 1 to wait for each step before the next is launched; 0 is
+	// 2.
+	Depth int
 	// CacheDir keeps measurements from run to run; empty for not.
 	CacheDir string
 	// Library is the path of libchorale_kernels.so; empty looks beside the

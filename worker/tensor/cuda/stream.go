@@ -41,8 +41,8 @@ type flight struct {
 	words  []uint32 // the results, when they had to be taken early
 }
 
-// depth is how many steps may be launched: one runs, the next is prepared.
-const depth = results
+// maxDepth is how many steps may be launched: one runs, the next is prepared.
+const maxDepth = results
 
 // NewStream makes a stream for steps of at most maxTokens rows.
 func (b *Backend) NewStream(maxTokens int, ropes []tensor.RopeSpec) (tensor.Stream, error) {
@@ -102,8 +102,8 @@ func (s *stream) Begin(b *tensor.Batch) {
 	if s.err != nil || !s.keep("Begin", s.tables.ready()) {
 		return
 	}
-	if len(s.flights) == depth {
-		s.fail("Begin", "%d steps are launched", depth)
+	if len(s.flights) == s.b.depth {
+		s.fail("Begin", "%d steps are launched", s.b.depth)
 		return
 	}
 	if b == nil || len(b.IDs) != len(b.Pos) || len(b.IDs) == 0 || len(b.IDs) > s.maxTokens {
@@ -177,8 +177,8 @@ func (s *stream) flush() {
 	s.pending = s.pending[:0]
 }
 
-// Depth is 2: one step runs while the next is prepared.
-func (s *stream) Depth() int { return depth }
+// Depth is 2 unless the options say otherwise.
+func (s *stream) Depth() int { return s.b.depth }
 
 // Launch submits the step. Its tables may be written again once they are on the
 // device, which they are soon after the step before has ended.
