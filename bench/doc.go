@@ -28,6 +28,14 @@
 // or was cut off counts against SLO attainment and is in no percentile. Each
 // request has a connection of its own, which TTFT includes.
 //
+// # Sweep
+//
+// Open loops over a grid: adapters, their popularity, the burstiness of arrivals,
+// and rates as shares of what the first target does without adapters, measured
+// first in the same run. Each point also tells how fair it was (Fairness).
+//
+// # Order
+//
 // Rounds alternate between targets and modes and turn their order around each
 // time, so that drift of the machine hits all alike; ratios are taken round by
 // round.

@@ -404,7 +404,7 @@ func (t *bench) terms(ranks Ranks, rows []int) ([][]tensor.LoRATerm, error) {
 	d := len(rows)
 	// The weights between two uses of a set wash it out of the caches as well.
 	per := int64(t.p.In)*int64(t.p.Out())*2 + 2*int64(ranks.Sum(d))*int64(t.p.PerRank())
-	sets := min(len(t.weights), max(2, int((t.c.Rotate+per-1)/per)))
+	sets := min(len(t.weights), max(1, int((t.c.Rotate+per-1)/per)))
 	used := map[int]int{}
 	out := make([][]tensor.LoRATerm, sets)
 	for i := range out {
