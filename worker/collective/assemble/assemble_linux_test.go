@@ -80,6 +80,9 @@ func fault(t *testing.T, address string, p part, victim int, signal syscall.Sign
 		if l.Failed == "" || l.Blamed != victim {
 			t.Errorf("rank %d: %+v", i, l)
 		}
+		if signal == syscall.SIGSTOP && !strings.Contains(l.Failed, "no life") {
+			t.Errorf("rank %d waited for the operation's timeout: %s", i, l.Failed)
+		}
 	}
 	if signal != syscall.SIGSTOP {
 		return

@@ -68,6 +68,7 @@ func Open(f *os.File, rank int, o collective.Options) (Member, error) {
 	o.Spin = spinFor(o.Spin, 100*time.Microsecond, s.ranks)
 	o.PlanSpin = spinFor(o.PlanSpin, time.Millisecond, s.ranks)
 	g := &Group{s: s, rank: rank, n: s.ranks, o: o, parts: make([][]float32, s.ranks), stop: make(chan struct{})}
+	s.word(s.of(rank, atBeat)).Add(1) // from now on standing still is noticed
 	g.health.Add(1)
 	go g.watch()
 	return g, nil
