@@ -56,8 +56,13 @@ type mortalStream struct {
 }
 
 // Finish ends a step.
-func (s *mortalStream) Finish() error {
-	if err := s.Stream.Finish(); err != nil || !s.m.lost.Load() {
+func (s *mortalStream) Finish() error { return s.end(s.Stream.Finish()) }
+
+// Wait ends a step that was launched.
+func (s *mortalStream) Wait() error { return s.end(s.Stream.Wait()) }
+
+func (s *mortalStream) end(err error) error {
+	if err != nil || !s.m.lost.Load() {
 		return err
 	}
 	return fmt.Errorf("step: broken on request: %w", tensor.ErrLost)
