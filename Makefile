@@ -52,7 +52,7 @@ demo: build model ## the same prompt answered by the base and every voice at onc
 .PHONY: test
 test: needs model ## all tests; with -race where goroutines meet
 	$(GO) test -timeout 30m ./...
-	$(GO) test -race -short $$($(GO) list ./adaptermgr/... ./router/... ./services/... ./worker/engine/... ./worker/lora/... ./internal/hub/... ./bench/...)
+	$(GO) test -race -short $$($(GO) list ./adaptermgr/... ./router/... ./services/... ./worker/engine/... ./worker/lora/... ./worker/collective/... ./internal/hub/... ./bench/...)
 	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/chorale
 
 .PHONY: check

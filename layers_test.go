@@ -56,6 +56,8 @@ var rules = []rule{
 	{"", "github.com/NVIDIA/go-nvml", []string{"worker/device"}, "one package asks the driver"},
 	{"worker/device", "worker/tensor", nil, "what the driver tells, not what is computed"},
 
+	{"worker/collective", "worker/tensor", nil, "bytes and floats between ranks, not what they mean"},
+	{"worker/collective", "go.uber.org/zap", nil, "nothing below engine logs"},
 	{"worker/sched", "time", nil, "pure: no clock"},
 	{"worker/kv", "time", nil, "pure: no clock"},
 	{"worker/sched", "go.uber.org/zap", nil, "pure: no logger"},
