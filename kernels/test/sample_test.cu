@@ -9,6 +9,7 @@
 #undef __shared__
 #define __shared__ static // blocks run one after another
 #endif
+#include "rows.cuh"
 #include "sample.cuh"
 
 #include <algorithm>
@@ -238,6 +239,62 @@ void check(const Asked &a, const uint32_t *words) {
 	fail(a, "token drawn", got.token, -1);
 }
 
+// check_ids lets the next step look up the tokens that this one kept, which the
+// host has in tokens and the device in kept, both [2][n].
+void check_ids(const std::vector<int32_t> &tokens, const int32_t *kept, int n) {
+	const int32_t rows = *std::max_element(tokens.begin(), tokens.end()) + 1;
+	std::vector<uint16_t> table(static_cast<size_t>(rows) * 8); // bf16: the row's number in three digits, exact
+	for (int32_t i = 0; i < rows; i++) {
+		const float digits[3] = {static_cast<float>(i % 128), static_cast<float>(i / 128 % 128), static_cast<float>(i / 16384)};
+		for (int d = 0; d < 3; d++) {
+			uint32_t bits;
+			memcpy(&bits, &digits[d], 4);
+			table[static_cast<size_t>(i) * 8 + d] = static_cast<uint16_t>(bits >> 16);
+		}
+	}
+	std::vector<int32_t> ids(n + 1);
+	for (int i = 0; i < n; i++) {
+		ids[i] = -1 - (n - 1 - i);
+	}
+	ids[n] = rows / 2;
+	const ch_header header = {n + 1, n + 1, 0, 0, {}};
+	void *p[4];
+	const size_t sizes[4] = {table.size() * 2, ids.size() * 4, sizeof header, ids.size() * 8 * sizeof(float)};
+	const void *from[4] = {table.data(), ids.data(), &header, nullptr};
+	for (int i = 0; i < 4; i++) {
+		if (cudaMalloc(&p[i], sizes[i]) != cudaSuccess) {
+			printf("out of memory\n");
+			exit(1);
+		}
+		if (from[i]) {
+			cudaMemcpy(p[i], from[i], sizes[i], cudaMemcpyHostToDevice);
+		}
+	}
+	const auto *weights = static_cast<const chorale::bf16 *>(p[0]);
+	const chorale::Ids of = {static_cast<const int32_t *>(p[1]), static_cast<const ch_header *>(p[2]), kept, n};
+#ifdef CHORALE_ON_CPU
+	gridDim = n + 1, blockDim = 32;
+	for (int i = 0; i <= n; i++) {
+		blockIdx = dim3(i);
+		on_cpu::run_block(32, [&] { chorale::embed_kernel<float>(static_cast<float *>(p[3]), 8, weights, of); });
+	}
+#else
+	chorale::embed_kernel<float><<<n + 1, 32>>>(static_cast<float *>(p[3]), 8, weights, of);
+#endif
+	std::vector<float> out(ids.size() * 8);
+	cudaMemcpy(out.data(), p[3], sizes[3], cudaMemcpyDeviceToHost);
+	for (int i = 0; i <= n; i++) {
+		const int32_t want = i < n ? tokens[n + n - 1 - i] : ids[n];
+		const float got = out[i * 8] + 128 * out[i * 8 + 1] + 16384 * out[i * 8 + 2];
+		if (got != static_cast<float>(want) && failures++ < 20) {
+			printf("row %d looks up %g, want %d\n", i, got, want);
+		}
+	}
+	for (void *m : p) {
+		cudaFree(m);
+	}
+}
+
 // run serves rows of one width as one list and checks them.
 void run(std::vector<Asked> &rows, int cols, int threads) {
 	const int n = static_cast<int>(rows.size()), pitch = (cols + 7) / 8 * 8;
@@ -306,6 +363,7 @@ void run(std::vector<Asked> &rows, int cols, int threads) {
 			fail(rows[i], "the token kept", tokens[n + i], results[rows[i].row.out]);
 		}
 	}
+	check_ids(tokens, static_cast<const int32_t *>(p[3]), n);
 	for (void *m : p) {
 		cudaFree(m);
 	}
