@@ -5,10 +5,10 @@ package tests
 import "os"
 
 // lossy are the limits of sites whose device is to be lost, and whether an answer
-// that goes on elsewhere keeps its words: the fast kernels round by the size of
-// the batch.
+// that goes on elsewhere keeps its words: the devices round differently.
 func lossy() (l limits, exact bool) {
-	l = limits{faulty: true, worker: []string{"--device", "cuda", "--max-running-requests", "16"}}
+	// Two would share one GPU's memory: the other computes on the CPU.
+	l = limits{faulty: true, worker: []string{"--max-running-requests", "16"}, each: [][]string{{"--device", "cuda"}, {"--device", "cpu"}}}
 	for _, name := range []string{"CHORALE_KERNELS", "CHORALE_CUBLASLT"} {
 		l.workerEnv = append(l.workerEnv, name+"="+os.Getenv(name))
 	}

@@ -54,6 +54,7 @@ type limits struct {
 	// environment beside the usual.
 	faulty    bool
 	workerEnv []string
+	each      [][]string // flags of each worker beside the usual
 	maxLoaded int
 	workers   int // of a split site, default 2
 }
@@ -144,7 +145,7 @@ func startSplit(t testing.TB, l limits) *site {
 	s.workerCmd = slices.Concat([]string{"worker"}, modelFlags(t), workerFlags(&l), l.all)
 	for i := range l.workers {
 		s.workers = append(s.workers, testkit.Start(t, testkit.Options{
-			Name: fmt.Sprintf("worker %d", i), Args: append(slices.Clone(s.workerCmd), "--listen", "127.0.0.1:0"),
+			Name: fmt.Sprintf("worker %d", i), Args: s.workerArgs(i, "127.0.0.1:0"),
 			Faulty: l.faulty, Env: l.workerEnv,
 		}))
 	}
@@ -170,11 +171,20 @@ func (s *site) startManager(addr string) {
 	s.managerAddr = s.manager.Message(s.t, "adapter manager ready", startLimit)["grpc"].(string)
 }
 
+// workerArgs are a worker's arguments.
+func (s *site) workerArgs(i int, addr string) []string {
+	args := append(slices.Clone(s.workerCmd), "--listen", addr)
+	if i < len(s.limits.each) {
+		args = append(args, s.limits.each[i]...)
+	}
+	return args
+}
+
 // startWorker starts a worker again, at its old address.
 func (s *site) startWorker(i int) {
 	s.t.Helper()
 	s.workers[i] = testkit.Start(s.t, testkit.Options{
-		Name: fmt.Sprintf("worker %d again", i), Args: append(slices.Clone(s.workerCmd), "--listen", s.addrs[i]),
+		Name: fmt.Sprintf("worker %d again", i), Args: s.workerArgs(i, s.addrs[i]),
 		Faulty: s.limits.faulty, Env: s.limits.workerEnv,
 	})
 }
