@@ -51,14 +51,19 @@ func (f *fake) openStream(int32, []tensor.RopeSpec) (driverStream, error) {
 type fakeStream struct {
 	f    *fake
 	room room
+	// reading is what the device reads of a submission until ready; early tells
+	// that it was written before.
+	reading []byte
+	early   bool
 }
 
 func (s *fakeStream) wait(int32) error                { return s.f.broken }
-func (s *fakeStream) ready() error                    { return s.f.broken }
+func (s *fakeStream) tables() []byte                  { return slices.Concat(s.room.tables, s.room.slotMemory) }
 func (s *fakeStream) statistics() (Statistics, error) { return Statistics{}, nil }
 func (s *fakeStream) close() error                    { return nil }
 
 func (s *fakeStream) makeRoom(need *room) error {
+	s.reading = nil // waits for the device
 	r := &s.room
 	if need.bytes > r.bytes {
 		r.tables = append(make([]byte, 0, need.bytes), r.tables...)[:need.bytes]
@@ -84,7 +89,15 @@ func (s *fakeStream) makeRoom(need *room) error {
 	return nil
 }
 
+func (s *fakeStream) ready() error {
+	s.early = s.early || !bytes.Equal(s.reading, s.tables())
+	s.reading = nil
+	return s.f.broken
+}
+
 func (s *fakeStream) submit(sub *submission) error {
+	s.early = s.early || s.reading != nil
+	s.reading = s.tables()
 	c := *sub
 	c.ops = slices.Clone(sub.ops)
 	s.f.submitted = append(s.f.submitted, c)

@@ -127,6 +127,9 @@ func TestFlights(t *testing.T) {
 	if err := m.s.Finish(); err != nil || second[0].Token != 2 || len(second[2].Top) != 60 || third[0].Token != 2 {
 		t.Errorf("in the end: %v, %+v, %+v", err, second, third)
 	}
+	if s.d.(*fakeStream).early {
+		t.Error("tables were written while the device may read them")
+	}
 	for name, ids := range map[string][]int32{"no such row": {-2}, "no such row at all": {-9}} {
 		ahead([]int32{1})
 		ahead(ids)
