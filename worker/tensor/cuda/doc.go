@@ -6,7 +6,9 @@
 //
 // A call into C costs microseconds and a step has hundreds of operations. So a
 // Stream's methods only check their operands and append a small struct; the
-// list goes over in one call when somebody wants results (Host, Err, Finish).
+// list goes over in one call when somebody wants results (Host, Err, Finish) or
+// launches the step. Two steps may be launched: the tables may be written again
+// when the device has copied them, and results have two buffers.
 //
 // What differs from step to step (ids, positions, page tables, rows to gather,
 // LoRA terms) is in tables, which are copied to the device when the list is
