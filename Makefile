@@ -33,6 +33,11 @@ needs: # says exactly what is missing
 kernels: ## build the CUDA library (nvcc is fetched where there is none; KERNEL_ARCH=90a for one chip)
 	@$(PYTHON) $(TOOLS)/kernels.py
 
+.PHONY: test-kernels
+test-kernels: ## compile the CUDA library and test what of it needs no GPU (needs g++)
+	@KERNEL_ARCH=$${KERNEL_ARCH:-90a,80} $(PYTHON) $(TOOLS)/kernels.py --out build/on_cpu/libchorale_kernels.so
+	@$(TOOLS)/kernels_on_cpu.sh
+
 .PHONY: test-gpu
 test-gpu: needs kernels model ## conformance, parity and faults on the GPU
 	export CHORALE_KERNELS=$(CURDIR)/build/libchorale_kernels.so; \
