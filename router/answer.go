@@ -49,6 +49,7 @@ type choice struct {
 	started   bool // prompt log probabilities and first token were delivered
 	reason    FinishReason
 	retries   int
+	recalls   int // of its adapter, after it had been sent
 	// notBefore is when a worker that refused it may be asked again; passed,
 	// since when it has been passed over because its adapter did not fit.
 	notBefore, passed time.Time

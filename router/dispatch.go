@@ -147,11 +147,12 @@ func (r *Router) carries(l *link, c *choice, cat *Catalogue) bool {
 // requeue puts a sequence whose group was lost, or refused it, back to the
 // front, to be sent again after wait (doubled with each try), or fails it.
 func (r *Router) requeue(c *choice, wait time.Duration, cause error) {
-	if c.r.aborted && !c.finished {
-		c.fail(ErrAborted) // it was in nobody's books when Abort looked for it
+	if r.gone(c) {
+		return
 	}
-	if c.finished || c.r.isClosed() {
-		r.ended(c)
+	if errors.Is(cause, ErrAdapterNotReady) && c.recalls < maxRecalls && r.pushedOut(c.r.entry) && r.alive.Err() == nil {
+		c.recalls++
+		r.callBack(c)
 		return
 	}
 	if c.retries++; c.retries > maxRetries {
@@ -163,9 +164,56 @@ func (r *Router) requeue(c *choice, wait time.Duration, cause error) {
 		return
 	}
 	r.log.Debug("sequence is continued elsewhere", zap.String("request", c.r.id), zap.Int("choice", c.index), zap.Int("tokens", len(c.generated)), zap.Error(cause))
+	r.pushAgain(c, time.Now().Add(wait<<(c.retries-1)))
+}
+
+func (r *Router) pushAgain(c *choice, notBefore time.Time) {
 	c.id = r.nextID.Add(1)
-	c.notBefore, c.passed = time.Now().Add(wait<<(c.retries-1)), time.Time{}
+	c.notBefore, c.passed = notBefore, time.Time{}
 	r.queue.push(c, true)
+}
+
+// gone ends a sequence that nobody waits for any more; it was in nobody's books
+// when its end was asked for.
+func (r *Router) gone(c *choice) bool {
+	if c.r.aborted && !c.finished {
+		c.fail(ErrAborted)
+	}
+	if !c.finished && !c.r.isClosed() {
+		return false
+	}
+	r.ended(c)
+	return true
+}
+
+// pushedOut tells whether an adapter has made room for others, or is on its way
+// back from that.
+func (r *Router) pushedOut(e *AdapterEntry) bool {
+	if e == nil {
+		return false
+	}
+	now, ok := r.Catalogue().Adapters[e.Name]
+	return ok && now.Digest == e.Digest && (now.Evicted || now.Loading)
+}
+
+// callBack brings an adapter back that others' requests pushed out before its
+// sequence reached the worker, and queues the sequence again. Until then the
+// sequence is in nobody's books.
+func (r *Router) callBack(c *choice) {
+	r.recalls.Go(func() {
+		err := r.ensure(r.alive, []string{c.r.entry.Name})
+		r.do(func() {
+			switch {
+			case r.gone(c):
+			case err != nil:
+				c.fail(err)
+				r.ended(c)
+			default:
+				r.pushAgain(c, time.Time{})
+			}
+			r.dispatch()
+		})
+	})
 }
 
 // abort takes sequences out wherever they are, silently: their reader is gone.

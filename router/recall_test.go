@@ -82,3 +82,59 @@ func TestWaitsForLoading(t *testing.T) {
 		h.end()
 	})
 }
+
+// TestCallBack: an adapter that is pushed out between the dispatch and the
+// worker is brought back and the sequence sent again, more often than a worker
+// may be lost; one that cannot come back ends the answer with the reason.
+func TestCallBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		res := &churn{}
+		g := newGroup("g", GroupInfo{})
+		h := start(t, Config{Residency: res}, g)
+		set := func(usable bool) {
+			h.SetCatalogue(&Catalogue{Revision: 1, Adapters: map[string]*AdapterEntry{
+				"a": {Name: "a", Digest: "d-a", Usable: usable, Evicted: !usable},
+			}})
+		}
+		set(true)
+		res.after = func(int) { set(true) }
+		synctest.Wait()
+		hs, err := h.Submit(context.Background(), []*Request{request("p", func(q *Request) { q.Adapter = "a" })})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refuse := func() {
+			synctest.Wait()
+			if n := len(g.sequences()); n != 1 {
+				t.Fatalf("%d sequences on the worker, want 1", n)
+			}
+			set(false)
+			g.say(SequenceOutput{ID: g.sequences()[0].ID, Finish: FinishAbort, ErrorReason: ReasonAdapterNotLoaded, StopToken: -1})
+		}
+		for range maxRetries + 3 {
+			refuse()
+		}
+		synctest.Wait()
+		if res.calls != maxRetries+3 {
+			t.Errorf("brought back %d times, want %d", res.calls, maxRetries+3)
+		}
+		res.err = errLost
+		refuse()
+		synctest.Wait()
+		for {
+			ev, err := hs[0].Next(context.Background())
+			if err != nil {
+				t.Fatalf("the answer ended without its reason: %v", err)
+			}
+			if ev.Finish != nil {
+				if !errors.Is(ev.Finish.Err, ErrAdapterNotReady) || !errors.Is(ev.Finish.Err, errLost) {
+					t.Errorf("ended with %v", ev.Finish.Err)
+				}
+				break
+			}
+		}
+		hs[0].Close()
+		synctest.Wait()
+		h.end()
+	})
+}

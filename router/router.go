@@ -114,6 +114,10 @@ type Router struct {
 	touchMu sync.Mutex
 	touched map[string]struct{}
 
+	// alive ends with Run; recalls are the adapters being brought back meanwhile.
+	alive   context.Context
+	recalls sync.WaitGroup
+
 	mu     sync.Mutex
 	inbox  []func()
 	closed bool
@@ -147,6 +151,7 @@ func New(cfg Config) *Router {
 func (r *Router) Run(ctx context.Context) error {
 	lctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	r.alive = lctx
 	var wg sync.WaitGroup
 	for _, l := range r.links {
 		wg.Go(func() { l.run(lctx) })
@@ -166,6 +171,7 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 	cancel()
 	wg.Wait()
+	r.recalls.Wait()
 	r.stop()
 	return nil
 }
