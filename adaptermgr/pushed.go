@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"chorale/adaptermgr/store"
 )
 
 // pushed waits until every connected group has the digest or has failed to
-// take it, and at least one has it; those that hold old must have it.
+// take it, and at least one has it; those that hold old must have it. One that
+// others push out meanwhile is not waited for.
 func (m *Manager) pushed(ctx context.Context, digest, old string) error {
 	var st pushStatus
 	err := m.await(ctx, m.o.WorkerTimeout, func() (bool, bool) {
@@ -24,8 +27,10 @@ func (m *Manager) pushed(ctx context.Context, digest, old string) error {
 		return err
 	case st.fault != nil:
 		return st.fault
-	case st.unwanted:
+	case st.unwanted && !st.evicted:
 		return ErrUnloaded
+	case st.unwanted: // it is registered and made room for others: its next use brings it back
+		return nil
 	case st.have == 0:
 		return fmt.Errorf("%w: %w%s", ErrIncompatible, ErrRejected, st.errors)
 	}
@@ -37,8 +42,8 @@ type pushStatus struct {
 	have, pending, refused int
 	// behind are those that failed to take it and hold what it replaces.
 	behind int
-	// unwanted: unloaded or evicted since.
-	unwanted bool
+	// unwanted: unloaded or evicted since; evicted tells the two apart.
+	unwanted, evicted bool
 	fault    error
 	errors   string
 }
@@ -72,6 +77,7 @@ func (m *Manager) pushStatus(digest, old string) pushStatus {
 		if e.rec.Digest == digest && e.fault != nil {
 			s.fault, s.pending = e.fault, 0
 		}
+		s.evicted = s.evicted || e.rec.Digest == digest && e.rec.State == store.StateReady
 	}
 	_, wanted := m.wanted()[digest]
 	s.unwanted = !wanted && s.fault == nil

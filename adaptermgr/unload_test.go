@@ -192,3 +192,27 @@ func TestADropThatWaitsIsTakenBack(t *testing.T) {
 		})
 	}
 }
+
+// TestPushedOutWhileLoading: a load whose adapter others push out before a
+// worker has it is a load all the same; the adapter is ready for its next use.
+func TestPushedOutWhileLoading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1, func(o *Options) { o.MaxLoaded = 1 })
+		gate, done := make(chan struct{}), make(chan error, 2)
+		w.workers[0].set(func() { w.workers[0].pushGate = gate })
+		go func() { _, err := w.load("a", "s1"); done <- err }()
+		synctest.Wait()
+		go func() { _, err := w.load("b", "s2"); done <- err }()
+		synctest.Wait()
+		if w.state("a") != Ready || w.state("b") != Loading {
+			t.Errorf("states %v, %v", w.state("a"), w.state("b"))
+		}
+		close(gate)
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		w.check()
+	})
+}
