@@ -44,8 +44,8 @@ type pushStatus struct {
 	behind int
 	// unwanted: unloaded or evicted since; evicted tells the two apart.
 	unwanted, evicted bool
-	fault    error
-	errors   string
+	fault             error
+	errors            string
 }
 
 // pushStatus is called with mu held.
