@@ -7,7 +7,7 @@ import (
 )
 
 // Group is one rank's end of a group. Operations are called by one goroutine at
-// a time; Abort, Counts and Close by any. Operations fail with ErrAborted,
+// a time; Abort, Ended, Counts and Close by any. Operations fail with ErrAborted,
 // ErrTimeout, ErrMismatch or ErrShape, and after the first two or three nothing
 // works any more: what the arguments then hold is undefined.
 type Group interface {
@@ -29,6 +29,9 @@ type Group interface {
 
 	// Abort ends the group for everybody, by this rank's fault.
 	Abort(reason string)
+	// Ended tells why the group is over, nil while it lives. It waits for nobody:
+	// for those who wait for a device that waits for another rank's.
+	Ended() error
 	// Counts tells how many operations of each kind were begun.
 	Counts() Counts
 	// Close leaves the group, which ends it for the others too. Those inside an

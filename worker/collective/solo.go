@@ -58,6 +58,14 @@ func (s *Solo) Abort(reason string) {
 	s.over.CompareAndSwap(nil, &AbortError{Rank: 0, Reason: reason})
 }
 
+// Ended tells why the group is over.
+func (s *Solo) Ended() error {
+	if e := s.over.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
 func (s *Solo) Close() error {
 	s.Abort("left the group")
 	return nil

@@ -20,6 +20,11 @@ func abort(t *testing.T, open Open) {
 	ms := open(t, 4, Patient)
 	defer CloseAll(t, ms)
 	var at atomic.Pointer[time.Time]
+	for _, m := range ms {
+		if err := m.Ended(); err != nil {
+			t.Errorf("rank %d has ended: %v", m.Rank(), err)
+		}
+	}
 	time.AfterFunc(50*time.Millisecond, func() {
 		now := time.Now()
 		at.Store(&now)
@@ -30,6 +35,11 @@ func abort(t *testing.T, open Open) {
 		t.Errorf("freed after %v", d)
 	} else {
 		t.Logf("freed after %v", d)
+	}
+	for _, m := range ms {
+		if err := m.Ended(); !errors.Is(err, collective.ErrAborted) {
+			t.Errorf("rank %d has ended: %v", m.Rank(), err)
+		}
 	}
 	for rank, err := range errs {
 		var a *collective.AbortError

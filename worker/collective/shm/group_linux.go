@@ -89,6 +89,19 @@ func (g *Group) Blame(rank int, reason string) {
 	}
 }
 
+// Ended tells why the group is over.
+func (g *Group) Ended() error {
+	g.life.RLock()
+	defer g.life.RUnlock()
+	if g.gone {
+		return g.left()
+	}
+	if e := g.s.ended(); e != nil {
+		return e
+	}
+	return nil
+}
+
 // Close leaves the group.
 func (g *Group) Close() error {
 	g.Blame(g.rank, "left the group")

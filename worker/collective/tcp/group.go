@@ -108,6 +108,9 @@ func (g *Group) Size() int { return g.n }
 // Abort ends the group for everybody.
 func (g *Group) Abort(reason string) { g.end(g.rank, reason) }
 
+// Ended tells why the group is over.
+func (g *Group) Ended() error { return g.alive() }
+
 // Blame ends the group by another's fault.
 func (g *Group) Blame(rank int, reason string) { g.end(rank, reason) }
 
