@@ -1,23 +1,15 @@
 // Collectives of the C interface: see chorale_comm.h.
-#include "chorale_comm.h"
+#include "comm.h"
 
 #include <cstring>
 
-#include "nccl.h"
 #include "stream.h"
 
 using namespace chorale;
 
 static_assert(sizeof(nccl::Id) == CH_COMM_ID_BYTES);
 
-struct ch_comm {
-	ch_context *context;
-	nccl::Comm nccl;
-};
-
 namespace {
-
-[[noreturn]] void translate(const nccl::Failure &e) { throw Failure{e.missing ? CH_UNSUPPORTED : CH_COMM, e.text}; }
 
 // on_comm is guarded, with NCCL's failures as statuses.
 template <class F> int32_t on_comm(ch_context *c, ch_error *err, F f) {

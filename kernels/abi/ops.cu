@@ -57,7 +57,7 @@ void embed(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 	const Step step = tables(s, layout);
 	by_type(op.dst, [&](auto type) {
 		auto *dst = data(op.dst, type);
-		const Ids ids = {step.ids(), step.header(), s.tokens, s.max_rows};
+		const Ids ids = {step.ids(), step.header(), s.tokens, s.max_rows, op.in, op.out};
 		start(s, embed_kernel<Of<decltype(type)>>, op.rows, row_threads(op.dst.pitch, 256), dst, op.dst.pitch, static_cast<const bf16 *>(op.w), ids);
 		if (op.slot) {
 			const LoraSlot slot = lora_slot(s, op.slot);
@@ -169,7 +169,15 @@ void launch(ch_stream &s, const ch_layout &layout, const ch_op &op) {
 	case CH_ATTENTION: attention(s, layout, op); break;
 	case CH_SILU_MUL: silu_mul(s, op); break;
 	case CH_GATHER: gather(s, layout, op); break;
-	case CH_SAMPLE: sample(s, layout, op); break;
+	case CH_SAMPLE:
+		if (op.out > 0) {
+			sample_shard(s, layout, op);
+		} else {
+			sample(s, layout, op);
+		}
+		break;
+	case CH_ALL_REDUCE: all_reduce(s, op); break;
+	case CH_ALL_GATHER: all_gather(s, op); break;
 	case CH_TO_HOST: to_host(s, op); break;
 	default: fail(CH_INVALID, "operation %d is unknown", op.kind);
 	}

@@ -116,7 +116,10 @@ void grow_results(ch_stream &s, int32_t words) {
 	const int64_t bytes = static_cast<int64_t>(words) * 4;
 	check(cudaMalloc(&s.results.device, bytes), "results");
 	for (char *&host : s.results.host) {
-		check(cudaMallocHost(&host, bytes), "pinned memory for results");
+		check(cudaMallocHost(&host, bytes * (s.ranks ? s.ranks->group->size : 1)), "pinned memory for results");
+	}
+	if (s.ranks) {
+		s.ranks->grow_results(words);
 	}
 	s.results.words = words;
 }
@@ -175,7 +178,13 @@ void upload(ch_stream &s, const ch_submission &sub) {
 // fetch brings results to the host, and marks the end of the submission.
 void fetch(ch_stream &s, const ch_submission &sub) {
 	if (sub.words > 0) {
-		check(cudaMemcpyAsync(s.results.host[sub.result], s.results.device, static_cast<int64_t>(sub.words) * 4, cudaMemcpyDeviceToHost, s.cuda), "fetching results");
+		int64_t bytes = static_cast<int64_t>(sub.words) * 4;
+		const char *from = s.results.device;
+		if (sub.gather && s.ranks) {
+			s.ranks->group->all_gather(s.cuda, from, s.ranks->results, bytes);
+			from = s.ranks->results, bytes *= s.ranks->group->size;
+		}
+		check(cudaMemcpyAsync(s.results.host[sub.result], from, bytes, cudaMemcpyDeviceToHost, s.cuda), "fetching results");
 	}
 	check(cudaEventRecord(s.results.done[sub.result], s.cuda), "marking the end of a step");
 }

@@ -7,6 +7,7 @@
 
 #include "attention_ops.h"
 #include "context.h"
+#include "ranks.h"
 
 namespace chorale {
 
@@ -63,6 +64,7 @@ struct ch_stream {
 	int64_t lora_tiles = 0;
 
 	chorale::AttentionOps attention;
+	std::unique_ptr<chorale::Ranks> ranks; // of a stream that has joined a group
 
 	std::list<chorale::Graph> graphs; // most recently used first
 	ch_stream_stats stats = {};

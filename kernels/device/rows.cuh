@@ -15,20 +15,26 @@ struct Ids {
 	const ch_header *header;
 	const int32_t *tokens; // [2][max_rows], by turns
 	int32_t max_rows;
+	int32_t first = 0, count = 0; // of a part of the vocabulary; count 0: all of it
+	// The token's row in the table; -1 when it is in another part.
 	__device__ int32_t operator[](int row) const {
-		const int32_t id = ids[row];
-		return id >= 0 ? id : tokens[(1 - header->turn) * max_rows - 1 - id];
+		int32_t id = ids[row];
+		id = (id >= 0 ? id : tokens[(1 - header->turn) * max_rows - 1 - id]) - first;
+		return count == 0 || (id >= 0 && id < count) ? id : -1;
 	}
 };
 
-// embed_kernel writes dst[t] = table[ids[t]].
+// embed_kernel writes dst[t] = table[ids[t]], zeros for ids of other parts.
 template <class Out>
 __global__ void embed_kernel(Out *dst, int pitch, const bf16 *table, Ids ids) {
 	wait_for_before();
-	const bf16 *from = table + static_cast<int64_t>(ids[blockIdx.x]) * pitch;
+	const int32_t id = ids[blockIdx.x];
+	const bf16 *from = table + static_cast<int64_t>(max(id, 0)) * pitch;
 	Out *to = dst + static_cast<int64_t>(blockIdx.x) * pitch;
 	for (int c = threadIdx.x * 8; c < pitch; c += blockDim.x * 8) {
-		store8(to + c, load8(from + c));
+		Vec8 v = load8(from + c);
+		keep_first(v, id < 0 ? 0 : 8);
+		store8(to + c, v);
 	}
 }
 
@@ -38,7 +44,7 @@ template <class Out>
 __global__ void embed_lora_kernel(Out *dst, int pitch, Ids ids, const ch_lora_term *terms, const int32_t *count, int max_terms) {
 	wait_for_before();
 	__shared__ float s[512];
-	const int row = blockIdx.x, n = min(*count, max_terms);
+	const int row = blockIdx.x, n = ids[row] < 0 ? 0 : min(*count, max_terms);
 	for (int i = 0; i < n; i++) {
 		const ch_lora_term t = terms[i];
 		if (row < t.row0 || row >= t.row0 + t.rows) {

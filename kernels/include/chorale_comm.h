@@ -80,6 +80,26 @@ typedef struct ch_comm_count {
 } ch_comm_count;
 int32_t ch_comm_counts(ch_comm *m, ch_comm_count *out, ch_error *err);
 
+// How a stream's group sums and copies, inside recorded graphs too: by NCCL, or
+// where there is no communicator by the host. A host operation runs on a thread of
+// the driver's, in the stream's order, and must not call CUDA. It cannot fail: what
+// it did not do is undefined, and whoever waits for the stream asks the host.
+enum ch_host_operation {
+	CH_HOST_ALL_REDUCE = 1, // dst [count] float32, in place
+	CH_HOST_ALL_GATHER = 2, // dst [size*count] bytes, of src [count]
+};
+typedef void (*ch_host_function)(uint64_t token, int32_t operation, void *dst, const void *src, int64_t count);
+
+typedef struct ch_group {
+	int32_t rank, size;
+	ch_comm *comm; // closed after the stream; or null
+	ch_host_function host;
+	uint64_t token; // for host
+} ch_group;
+
+// ch_stream_join makes a stream part of a group, before anything is submitted.
+int32_t ch_stream_join(ch_stream *s, const ch_group *group, ch_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define CH_ABI_VERSION 4
+#define CH_ABI_VERSION 5
 
 enum ch_status {
 	CH_OK = 0,
@@ -112,7 +112,7 @@ typedef struct ch_seq {
 
 enum ch_kind {
 	CH_ANGLES = 1,      // cos and sin of all ropes for the step's positions
-	CH_EMBED = 2,       // dst = w[ids] (+ terms)
+	CH_EMBED = 2,       // dst = w[ids - in] (+ terms); with out > 0, w has out rows and other ids give zeros
 	CH_RMS_NORM = 3,    // dst = norm(x) * w
 	CH_ADD_RMS_NORM = 4, // x += y; dst = norm(x) * w
 	CH_LINEAR = 5,      // dst = x w^T + bias (+ terms)
@@ -122,7 +122,13 @@ enum ch_kind {
 	CH_GATHER = 9,      // dst[i] = x[list[i]]
 	CH_SAMPLE = 10,     // serves each row of x as the step's list of ch_sample_row says
 	CH_TO_HOST = 11,    // host = rows of x, float32 [rows, cols]
+	// Of streams that have joined a group (chorale_comm.h):
+	CH_ALL_REDUCE = 12, // dst, which is wide, = the sum of all ranks' dst
+	CH_ALL_GATHER = 13, // dst = all ranks' x beside one another
 };
+// A CH_SAMPLE with out > 0 is of a vocabulary of out tokens of which x has those
+// from number `in` on. It is told by `heads` whether any row draws, and by
+// `window` how many rows (padded) are brought together to draw from.
 
 // One operation. Unused fields are zero. It holds only what is the same in
 // every step of one kind and padded size: two steps with equal operations may
@@ -192,11 +198,16 @@ typedef struct ch_sample_row {
 	int32_t ids, id_count;   // int32
 	int32_t top;   // how many of the largest to report
 	int32_t out;   // of the result, in words
-	int32_t reserved;
+	int32_t gathered; // place among the rows that are brought together, plus 1; 0 for none
 } ch_sample_row;
 
 // A result: this, then `top` pairs of id and logit (float32), largest first,
 // then the logits of ids. Logits are those before any change.
+//
+// Of a part of a vocabulary: arg_max is -1 where all is NaN, pairs that are not
+// there have id -1, logits of ids elsewhere (of the token, too) are 0. Ids of
+// tokens count from the vocabulary's start, but those of adjust and bans, which
+// have only what is here, from the part's.
 typedef struct ch_sampled {
 	int32_t token, arg_max;
 	float max, log_sum_exp, logit;
@@ -229,7 +240,7 @@ typedef struct ch_tables {
 	void *tables, *slot_data; // out: host memory
 	int32_t moved;            // out
 	int32_t words;
-	void *results[CH_RESULTS]; // out: host memory of words
+	void *results[CH_RESULTS]; // out: host memory of words, for each rank
 } ch_tables;
 int32_t ch_stream_tables(ch_stream *s, const ch_tables *need, ch_tables *now, ch_error *err);
 
@@ -258,6 +269,7 @@ typedef struct ch_submission {
 	int32_t slot_bytes;                // most bytes used in one of them
 	int32_t words;                     // of results to bring to the host
 	int32_t result;                    // into which of the host's buffers
+	int32_t gather, reserved;          // bring the results of all ranks, one after another
 } ch_submission;
 
 // ch_submit uploads tables and starts the operations. ch_ready waits until the

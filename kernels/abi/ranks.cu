@@ -1,0 +1,156 @@
+// Joining a group, and the two ways of its operations: NCCL and the host.
+#include "ranks.h"
+
+#include "stream.h"
+
+namespace chorale {
+
+namespace {
+
+// Nccl is a group of GPUs.
+class Nccl final : public Group {
+public:
+	explicit Nccl(ch_comm &m) : Group(m.nccl.rank, m.nccl.size), m(m) {}
+
+	void all_reduce(cudaStream_t s, float *data, int64_t count) override {
+		run([&] { m.nccl.all_reduce(data, count, nccl::kFloat32, s); });
+	}
+	void all_gather(cudaStream_t s, const void *src, void *dst, int64_t bytes) override {
+		run([&] { m.nccl.all_gather(src, dst, bytes, nccl::kByte, s); });
+	}
+
+private:
+	template <class F> void run(F f) {
+		try {
+			f();
+		} catch (const nccl::Failure &e) {
+			translate(e);
+		}
+	}
+	ch_comm &m;
+};
+
+// Bytes that go through the host at a time.
+constexpr int64_t kStage = 4 << 20;
+
+// fence_kernel stands between a copy and the next kernel: only the launch after a
+// kernel may be brought up early.
+__global__ void fence_kernel() {}
+
+// Host is a group whose operations the host does: data goes through pinned memory,
+// a piece at a time, because the memory must be the same in every recorded graph.
+class Host final : public Group {
+public:
+	Host(const ch_group &g) : Group(g.rank, g.size), function(g.host), token(g.token) {
+		check(cudaMallocHost(&in, kStage), "pinned memory for a group");
+		const cudaError_t e = cudaMallocHost(&out, kStage * size);
+		if (e != cudaSuccess) {
+			cudaFreeHost(in);
+		}
+		check(e, "pinned memory for a group");
+	}
+	~Host() override {
+		cudaFreeHost(in);
+		cudaFreeHost(out);
+	}
+
+	void all_reduce(cudaStream_t s, float *data, int64_t count) override {
+		const int64_t most = kStage / static_cast<int64_t>(sizeof(float));
+		for (int64_t at = 0; at < count; at += most) {
+			const int64_t n = std::min(most, count - at), bytes = n * static_cast<int64_t>(sizeof(float));
+			check(cudaMemcpyAsync(in, data + at, bytes, cudaMemcpyDeviceToHost, s), "bringing a sum to the host");
+			call(s, CH_HOST_ALL_REDUCE, in, nullptr, n);
+			check(cudaMemcpyAsync(data + at, in, bytes, cudaMemcpyHostToDevice, s), "taking a sum back");
+		}
+		fence(s);
+	}
+
+	void all_gather(cudaStream_t s, const void *src, void *dst, int64_t bytes) override {
+		for (int64_t at = 0; at < bytes; at += kStage) {
+			const int64_t n = std::min(kStage, bytes - at);
+			check(cudaMemcpyAsync(in, static_cast<const char *>(src) + at, n, cudaMemcpyDeviceToHost, s), "bringing a part to the host");
+			call(s, CH_HOST_ALL_GATHER, out, in, n);
+			check(cudaMemcpy2DAsync(static_cast<char *>(dst) + at, bytes, out, n, n, size, cudaMemcpyHostToDevice, s), "taking all parts back");
+		}
+		fence(s);
+	}
+
+private:
+	struct Call {
+		Host *host;
+		int32_t operation;
+		void *dst;
+		const void *src;
+		int64_t count;
+	};
+
+	static void CUDART_CB run(void *call) {
+		const Call &c = *static_cast<const Call *>(call);
+		c.host->function(c.host->token, c.operation, c.dst, c.src, c.count);
+	}
+
+	// call has the host do an operation; its arguments live as long as any graph.
+	void call(cudaStream_t s, int32_t operation, void *dst, const void *src, int64_t count) {
+		auto &c = calls[{operation, count}];
+		if (!c) {
+			c.reset(new Call{this, operation, dst, src, count});
+		}
+		check(cudaLaunchHostFunc(s, run, c.get()), "an operation of the host");
+	}
+
+	void fence(cudaStream_t s) {
+		fence_kernel<<<1, 1, 0, s>>>();
+		check(cudaGetLastError(), "launch");
+	}
+
+	const ch_host_function function;
+	const uint64_t token;
+	char *in = nullptr, *out = nullptr;
+	std::map<std::pair<int32_t, int64_t>, std::unique_ptr<Call>> calls;
+};
+
+// Of one row: a best, a mass, a token drawn; and what was changed, of this rank.
+constexpr int64_t kExchange = 32;
+
+void join(ch_stream &s, const ch_group &g) {
+	if (g.size < 1 || g.rank < 0 || g.rank >= g.size || (g.comm == nullptr && g.host == nullptr) || s.ranks) {
+		fail(CH_INVALID, "a stream joins as rank %d of %d%s", g.rank, g.size, s.ranks ? " a second time" : "");
+	}
+	if (g.comm != nullptr && (g.comm->context != s.context || g.comm->nccl.rank != g.rank || g.comm->nccl.size != g.size)) {
+		fail(CH_INVALID, "the communicator is rank %d of %d, or another context's", g.comm->nccl.rank, g.comm->nccl.size);
+	}
+	auto r = std::make_unique<Ranks>();
+	if (g.comm != nullptr) {
+		r->group = std::make_unique<Nccl>(*g.comm);
+	} else {
+		r->group = std::make_unique<Host>(g);
+	}
+	r->max_rows = s.max_rows;
+	check(cudaMalloc(&r->exchange, kExchange * s.max_rows * (g.size + 1)), "memory for a group");
+	check(cudaMemset(r->exchange, 0, kExchange * s.max_rows * (g.size + 1)), "memory for a group");
+	check(cudaMalloc(&r->packed, kRanksScratch / g.size), "memory for a group");
+	check(cudaMalloc(&r->gathered, kRanksScratch), "memory for a group");
+	check(cudaMalloc(&r->whole, kRanksScratch), "memory for a group");
+	s.ranks = std::move(r);
+}
+
+} // namespace
+
+Ranks::~Ranks() {
+	for (char *p : {exchange, packed, gathered, whole, results}) {
+		cudaFree(p);
+	}
+}
+
+void Ranks::grow_results(int32_t words) {
+	cudaFree(results);
+	results = nullptr;
+	check(cudaMalloc(&results, static_cast<int64_t>(words) * 4 * group->size), "results of all ranks");
+}
+
+} // namespace chorale
+
+CH_EXPORT int32_t ch_stream_join(ch_stream *s, const ch_group *group, ch_error *err) {
+	using namespace chorale;
+	return guarded(s ? s->context : nullptr, err, [&] { join(*s, *group); });
+}
