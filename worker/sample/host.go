@@ -48,7 +48,7 @@ func (s *Sampler) next(logits []float32, argmax int32, r *tensor.SampleRow, last
 	if len(r.Adjust) > 0 || len(r.Ban) > 0 || last >= 0 {
 		s.row = append(s.row[:0], logits...)
 		logits = s.row
-		adjust(logits, r, last)
+		adjust(logits, 0, r, last)
 		argmax = ArgMax(logits)
 	}
 	top := logits[argmax]
@@ -60,34 +60,36 @@ func (s *Sampler) next(logits []float32, argmax int32, r *tensor.SampleRow, last
 	if r.Greedy() || top-top != 0 {
 		return argmax
 	}
-	s.collect(logits, top, r)
+	s.collect(logits, 0, top, r)
 	s.truncate(r)
 	return s.draw(r.U)
 }
 
-// adjust applies bias, penalties and bans to logits in place.
-func adjust(logits []float32, r *tensor.SampleRow, last int32) {
+// adjust applies bias, penalties and bans in place to logits of the tokens from
+// first on.
+func adjust(logits []float32, first int32, r *tensor.SampleRow, last int32) {
 	for _, a := range r.Adjust {
 		if a.ID == last {
 			a.Count, a.Seen, last = a.Count+1, true, -1
 		}
-		change(logits, r, a)
+		change(logits, first, r, a)
 	}
 	if last >= 0 {
-		change(logits, r, tensor.Adjust{ID: last, Count: 1, Seen: true})
+		change(logits, first, r, tensor.Adjust{ID: last, Count: 1, Seen: true})
 	}
 	for _, id := range r.Ban {
-		if int(id) < len(logits) && id >= 0 {
-			logits[id] = float32(math.Inf(-1))
+		if at := int(id) - int(first); at >= 0 && at < len(logits) {
+			logits[at] = float32(math.Inf(-1))
 		}
 	}
 }
 
-func change(logits []float32, r *tensor.SampleRow, a tensor.Adjust) {
-	if a.ID < 0 || int(a.ID) >= len(logits) {
+func change(logits []float32, first int32, r *tensor.SampleRow, a tensor.Adjust) {
+	at := int(a.ID) - int(first)
+	if at < 0 || at >= len(logits) {
 		return
 	}
-	l := logits[a.ID] + a.Bias
+	l := logits[at] + a.Bias
 	if a.Seen && r.Repetition != 1 {
 		if l > 0 {
 			l /= r.Repetition
@@ -99,7 +101,7 @@ func change(logits []float32, r *tensor.SampleRow, a tensor.Adjust) {
 		// Rounded product by product, as a device without this CPU's habits can.
 		l -= float32(r.Frequency*float32(a.Count)) + r.Presence
 	}
-	logits[a.ID] = l
+	logits[at] = l
 }
 
 // Reach is how far below the best, as a negative difference of logits, a token
@@ -115,17 +117,28 @@ func MinReach(r *tensor.SampleRow) float32 {
 	return float32(r.Temperature * math.Log(r.MinP)) // weight >= MinP, the best one's being 1
 }
 
-// collect gathers the tokens worth drawing from, in vocabulary order.
-func (s *Sampler) collect(logits []float32, top float32, r *tensor.SampleRow) {
-	s.cands = s.cands[:0]
-	reach := Reach(r)
-	if r.TopP >= 1 { // else top-p needs the mass of those below, too
-		reach = max(reach, MinReach(r))
+// reachOf is how far below the best a token may lie and be drawn, or count for
+// top-p, which needs the mass of those below, too.
+func reachOf(r *tensor.SampleRow) float32 {
+	if r.TopP >= 1 {
+		return max(Reach(r), MinReach(r))
 	}
-	inv := 1 / r.Temperature
-	for id, l := range logits {
+	return Reach(r)
+}
+
+// weight is what a token counts whose logit lies d below the best.
+func weight(d float32, r *tensor.SampleRow) float64 {
+	return math.Exp(float64(d) * (1 / r.Temperature))
+}
+
+// collect gathers the tokens worth drawing from, in vocabulary order; logits are
+// those from token first on.
+func (s *Sampler) collect(logits []float32, first int32, top float32, r *tensor.SampleRow) {
+	s.cands = s.cands[:0]
+	reach := reachOf(r)
+	for i, l := range logits {
 		if d := l - top; d >= reach {
-			s.cands = append(s.cands, candidate{int32(id), l, math.Exp(float64(d) * inv)})
+			s.cands = append(s.cands, candidate{first + int32(i), l, weight(d, r)})
 		}
 	}
 }
@@ -137,18 +150,29 @@ func (s *Sampler) truncate(r *tensor.SampleRow) {
 	if !fewer && r.TopP >= 1 {
 		return
 	}
-	slices.SortFunc(s.cands, func(a, b candidate) int {
-		if c := cmp.Compare(b.logit, a.logit); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.id, b.id)
-	})
+	s.bySize()
 	if fewer {
 		s.cands = s.cands[:r.TopK]
 	}
 	if r.TopP < 1 {
 		s.cands = s.cands[:nucleus(s.cands, r.TopP)]
 	}
+	s.aboveMin(r)
+}
+
+// bySize sorts by logits, ties by ids.
+func (s *Sampler) bySize() {
+	slices.SortFunc(s.cands, func(a, b candidate) int {
+		if c := cmp.Compare(b.logit, a.logit); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.id, b.id)
+	})
+}
+
+// aboveMin applies min-p to candidates by size and puts them into vocabulary
+// order.
+func (s *Sampler) aboveMin(r *tensor.SampleRow) {
 	top, reach := s.cands[0].logit, MinReach(r)
 	n := 0
 	for n < len(s.cands) && s.cands[n].logit-top >= reach {
@@ -173,14 +197,21 @@ func nucleus(cs []candidate, topP float64) int {
 	return len(cs)
 }
 
-// draw picks by the cumulative weights; u is in [0, 1).
-func (s *Sampler) draw(u float64) int32 {
-	var total float64
-	for _, c := range s.cands {
-		total += c.weight
-	}
-	target := u * total
+// total is the weight of all candidates.
+func (s *Sampler) total() float64 {
 	var sum float64
+	for _, c := range s.cands {
+		sum += c.weight
+	}
+	return sum
+}
+
+// draw picks by the cumulative weights; u is in [0, 1).
+func (s *Sampler) draw(u float64) int32 { return s.drawFrom(0, u*s.total()) }
+
+// drawFrom picks the first candidate at which the sum of weights, from sum on,
+// exceeds target.
+func (s *Sampler) drawFrom(sum, target float64) int32 {
 	for _, c := range s.cands {
 		if sum += c.weight; sum > target {
 			return c.id

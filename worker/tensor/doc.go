@@ -17,6 +17,12 @@
 //   - First error wins: a Stream keeps its first error, later calls do nothing,
 //     Finish reports it. A forward pass is checked once.
 //
+// A backend that has joined a group (worker/collective) is one rank of it. All
+// ranks run the same operations in the same order; those that mean the group are
+// AllReduce, AllGather, and Sample and LogitStats of a vocabulary that is split.
+// An error that only one rank has leaves the others waiting in vain: whoever
+// runs its steps then ends the group (Group.Abort).
+//
 // Index names are fixed throughout: t token row, h head, d channel in a head,
 // p page, s slot in a page, r LoRA rank.
 package tensor

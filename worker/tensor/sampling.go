@@ -73,24 +73,25 @@ type TokenLogprob struct {
 	Logprob float64
 }
 
-// CheckSample checks the operands of Sample against a step's room for sampled
-// rows and the number that the step before had, for backends.
-func CheckSample(logits Buffer, room, before int, out []Sampled, rows []SampleRow) error {
+// CheckSample checks the operands of Sample against the size of the vocabulary, a
+// step's room for sampled rows and the number that the step before had, for
+// backends.
+func CheckSample(logits Buffer, vocab, room, before int, out []Sampled, rows []SampleRow) error {
 	if len(rows) != logits.Rows() || len(out) != len(rows) || len(rows) > room {
 		return fmt.Errorf("%d results and %d requests for %d rows, the step has room for %d: %w", len(out), len(rows), logits.Rows(), room, ErrShape)
 	}
-	inside := func(id int32) bool { return id >= 0 && int(id) < logits.Cols() }
+	inside := func(id int32) bool { return id >= 0 && int(id) < vocab }
 	for i := range rows {
 		r := &rows[i]
 		if r.Given && !inside(r.Token) || r.Top < 0 || r.Top > MaxTop || !(r.U >= 0 && r.U < 1) {
-			return fmt.Errorf("row %d: token %d of %d, draw %v, %d most likely (at most %d): %w", i, r.Token, logits.Cols(), r.U, r.Top, MaxTop, ErrShape)
+			return fmt.Errorf("row %d: token %d of %d, draw %v, %d most likely (at most %d): %w", i, r.Token, vocab, r.U, r.Top, MaxTop, ErrShape)
 		}
 		if r.Last < 0 || r.Last > before {
 			return fmt.Errorf("row %d counts token %d of %d: %w", i, r.Last, before, ErrShape)
 		}
 		for _, id := range r.IDs {
 			if !inside(id) {
-				return fmt.Errorf("row %d asks for token %d of %d: %w", i, id, logits.Cols(), ErrShape)
+				return fmt.Errorf("row %d asks for token %d of %d: %w", i, id, vocab, ErrShape)
 			}
 		}
 	}

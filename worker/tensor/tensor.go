@@ -1,6 +1,10 @@
 package tensor
 
-import "errors"
+import (
+	"errors"
+
+	"chorale/worker/collective"
+)
 
 // Precision selects how a backend stores weights and KV and multiplies.
 type Precision uint8
@@ -187,6 +191,12 @@ type Backend interface {
 	// Name tells device and chosen kernel, e.g. "cpu/avx512bf16".
 	Name() string
 	Precision() Precision
+	// Join makes the backend one rank of g, once and before any matrix or stream is
+	// made. What matrices then hold is this rank's share, and AllReduce, AllGather
+	// and SplitVocab of its streams mean g. The group stays the caller's to close.
+	Join(g collective.Group) error
+	// Group is what was joined, a group of one without Join.
+	Group() collective.Group
 	// NewMatrix packs a weight [out, in].
 	NewMatrix(out, in int, rows Rows) (Matrix, error)
 	// NewMatrix16 does the same from rows that are there in both forms, and reads
@@ -219,7 +229,20 @@ type Backend interface {
 type Stream interface {
 	// Begin starts a step; b must stay unchanged until Launch or Finish.
 	Begin(b *Batch)
-	// Embed looks up dst [T, H] = table[ids] and adds embedding adapters.
+	// SplitVocab says, before the first step, that a vocabulary of total tokens is
+	// shared out in equal parts, n = rows of a table or columns of logits each:
+	// rank r has tokens [r*n, (r+1)*n), of which those from total on are padding
+	// whose values mean nothing. It holds for all tables and logits of the stream;
+	// a group of one has everything.
+	SplitVocab(total int)
+	// AllReduce replaces x, which is Wide, by the sum over ranks, which has the
+	// same bits on all of them. Nothing happens in a group of one.
+	AllReduce(x Buffer)
+	// AllGather writes dst [T, Size*n], both Wide: all ranks' src [T, n], by rank.
+	// dst and src must differ.
+	AllGather(dst, src Buffer)
+	// Embed looks up dst [T, H] = table[ids] and adds embedding adapters. Rows of
+	// tokens that other ranks have are zero: AllReduce makes them whole.
 	Embed(dst Buffer, table Matrix, lora []LoRATerm)
 	// RMSNorm writes dst = x / rms(x) * w, row by row.
 	RMSNorm(dst, x Buffer, w Vector, eps float32)
@@ -240,11 +263,15 @@ type Stream interface {
 	// GatherRows copies the given rows of src into dst, in that order: at most
 	// as many as the step has.
 	GatherRows(dst, src Buffer, rows []int32)
-	// LogitStats summarises each row of logits into out (one per row).
+	// LogitStats summarises each row of logits into out (one per row). With a
+	// vocabulary that is split, all ranks get the statistics of the whole row.
 	LogitStats(out []LogitStat, logits Buffer)
 	// Sample does to each row of logits, which must be Wide, what rows asks for,
 	// and fills out, one per row. The logits may be changed. rows may be reused at
 	// once, except the slices IDs. A step may have as many rows in all as tokens.
+	// With a vocabulary that is split, tokens are the vocabulary's, rows must be the
+	// same on all ranks, and so are the results: those that a single rank would
+	// find, up to the order of sums.
 	Sample(out []Sampled, logits Buffer, rows []SampleRow)
 	// Host returns buf's rows as host memory, row-major, valid until the next
 	// operation that writes buf. Values may be modified by the caller.

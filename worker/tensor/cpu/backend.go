@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 
+	"chorale/worker/collective"
 	"chorale/worker/tensor"
 )
 
@@ -42,10 +43,12 @@ type Backend struct {
 	chunk     int64
 	images    bool
 	k         kernels
+	group     collective.Group
 
 	mu      sync.Mutex
 	streams []*stream
 	closed  bool
+	joined  bool
 }
 
 var _ tensor.Backend = (*Backend)(nil)
@@ -75,7 +78,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{precision: o.Precision, name: "cpu/" + k.name(), threads: o.Threads, depth: max(o.Depth, 1), chunk: o.ChunkBytes, images: o.CountImages, k: k}, nil
+	return &Backend{precision: o.Precision, name: "cpu/" + k.name(), threads: o.Threads, depth: max(o.Depth, 1), chunk: o.ChunkBytes, images: o.CountImages, k: k, group: new(collective.Solo)}, nil
 }
 
 // Name returns "cpu/" and the kernel's name.

@@ -35,6 +35,13 @@ type stream struct {
 	ids            []int32 // of the step, all known
 
 	flights []error // of launched steps, which are computed by then
+
+	// Of a group of ranks: the vocabulary that is split, 0 for none; scratch.
+	vocab    int
+	local    []int32
+	others   []int
+	gathered []float32
+	sharded  sample.Sharded
 }
 
 // NewStream makes a stream for steps of at most maxTokens rows.
@@ -219,16 +226,28 @@ func (s *stream) Embed(dst tensor.Buffer, table tensor.Matrix, lora []tensor.LoR
 	if s.err != nil || !s.size(op, d, len(s.batch.IDs), m.in) {
 		return
 	}
+	vocab, split, ok := s.split(op, m.out)
+	if !ok {
+		return
+	}
 	for t, id := range s.ids {
-		if id < 0 || int(id) >= m.out {
-			s.fail(op, "row %d has id %d, the table has %d", t, id, m.out)
+		if id < 0 || int(id) >= vocab {
+			s.fail(op, "row %d has id %d, the table has %d", t, id, vocab)
 			return
 		}
 	}
 	terms, _, ok := s.checkTerms(op, lora, d.rows, m.out, m.in, true)
-	if ok {
-		d.fresh = false
+	if !ok {
+		return
+	}
+	d.fresh = false
+	if !split {
 		s.keep(s.b.k.embed(d, m, s.ids, terms))
+		return
+	}
+	s.keep(s.b.k.embed(d, m, s.own(m.out), terms))
+	for _, t := range s.others {
+		clear(d.row(t))
 	}
 }
 
@@ -427,54 +446,6 @@ func (s *stream) GatherRows(dst, src tensor.Buffer, rows []int32) {
 	d.fresh = false
 	for i, r := range rows {
 		copy(d.row(i), x.row(int(r)))
-	}
-}
-
-// LogitStats summarises each row.
-func (s *stream) LogitStats(out []tensor.LogitStat, logits tensor.Buffer) {
-	const op = "LogitStats"
-	if !s.ready(op) {
-		return
-	}
-	x := s.buf(op, "logits", logits)
-	if x == nil {
-		return
-	}
-	if len(out) != x.rows {
-		s.fail(op, "%d results for %d rows", len(out), x.rows)
-		return
-	}
-	if x.rows > 0 {
-		s.keep(s.b.k.logitStats(out, x))
-	}
-}
-
-// Sample serves the rows one by one, on the caller's thread.
-func (s *stream) Sample(out []tensor.Sampled, logits tensor.Buffer, rows []tensor.SampleRow) {
-	const op = "Sample"
-	if !s.ready(op) {
-		return
-	}
-	x := s.buf(op, "logits", logits)
-	if x == nil {
-		return
-	}
-	if err := tensor.CheckSample(x, s.maxTokens-len(s.tokens), len(s.before), out, rows); err != nil {
-		s.fail(op, "%v", err)
-		return
-	}
-	s.stats = slices.Grow(s.stats[:0], len(rows))[:len(rows)]
-	s.LogitStats(s.stats, logits)
-	if s.err != nil {
-		return
-	}
-	for i := range rows {
-		last := int32(-1)
-		if n := rows[i].Last; n > 0 {
-			last = s.before[n-1]
-		}
-		out[i] = s.sampler.Sample(x.row(i), s.stats[i], &rows[i], last)
-		s.tokens = append(s.tokens, out[i].Token)
 	}
 }
 

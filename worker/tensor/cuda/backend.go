@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"chorale/worker/collective"
 	"chorale/worker/tensor"
 	"chorale/worker/tensor/chunk"
 )
@@ -20,6 +21,7 @@ type Backend struct {
 	pinned *pinnedPool
 	ranges *poolRanges
 	depth  int // of streams
+	group  collective.Group
 
 	mu      sync.Mutex
 	streams []*stream
@@ -30,7 +32,7 @@ var _ tensor.Backend = (*Backend)(nil)
 
 // newBackend puts a backend on a driver.
 func newBackend(d driver) *Backend {
-	return &Backend{d: d, depth: maxDepth, pinned: &pinnedPool{pin: d.pin, slab: slabBytes}, ranges: &poolRanges{driver: driverRanges{d}, out: map[addr]*chunk.Range{}}}
+	return &Backend{d: d, depth: maxDepth, group: new(collective.Solo), pinned: &pinnedPool{pin: d.pin, slab: slabBytes}, ranges: &poolRanges{driver: driverRanges{d}, out: map[addr]*chunk.Range{}}}
 }
 
 // Name returns "cuda:" with the device's number and name.

@@ -54,7 +54,7 @@ func (s *stream) Sample(out []tensor.Sampled, logits tensor.Buffer, rows []tenso
 		s.fail(name, "logits must be a buffer of kind Wide")
 		return
 	}
-	if err := tensor.CheckSample(x, s.maxTokens-int(s.drawn), int(s.before), out, rows); err != nil {
+	if err := tensor.CheckSample(x, x.cols, s.maxTokens-int(s.drawn), int(s.before), out, rows); err != nil {
 		s.fail(name, "%v", err)
 		return
 	}
