@@ -163,11 +163,18 @@ void Comm::check() {
 	}
 }
 
-// abort_locked stops what runs on the device and frees the communicator.
+// abort_locked stops what runs on the device and frees the communicator, on a
+// thread of its own: NCCL stops at once but returns only when no graph holds its
+// operations any more, and who waits here may be the one to destroy them.
 void Comm::abort_locked() {
 	aborted = true;
 	if (comm != nullptr) {
-		l.CommAbort(comm);
+		auto done = std::make_shared<std::promise<void>>();
+		ending = done->get_future();
+		std::thread([&l = l, comm = comm, done] {
+			l.CommAbort(comm);
+			done->set_value();
+		}).detach();
 		comm = nullptr;
 	}
 }
@@ -180,12 +187,10 @@ void Comm::abort() {
 
 void Comm::close() {
 	std::unique_lock<std::mutex> lock(mu);
-	if (comm == nullptr) {
-		aborted = true;
-		return;
-	}
 	try {
-		settle(lock, "leaving", l.CommFinalize(comm));
+		if (comm != nullptr) {
+			settle(lock, "leaving", l.CommFinalize(comm));
+		}
 		if (comm != nullptr) {
 			l.CommDestroy(comm);
 			comm = nullptr;
@@ -194,6 +199,9 @@ void Comm::close() {
 		abort_locked(); // the others have gone: so be it
 	}
 	aborted = true;
+	if (ending.valid()) { // in the worst case it stays behind
+		ending.wait_for(std::chrono::milliseconds(timeout_ms));
+	}
 }
 
 template <class F> void Comm::start(const char *what, F f) {

@@ -7,6 +7,7 @@
 #include <climits>
 #include <cstddef>
 #include <cstdint>
+#include <future>
 #include <mutex>
 #include <string>
 
@@ -100,7 +101,7 @@ private:
 	std::mutex mu; // of comm; given up between two looks
 	Handle comm = nullptr;
 	std::atomic<bool> aborted{false};
-	std::string why; // of abort
+	std::future<void> ending; // of the communicator that was aborted
 };
 
 } // namespace chorale::nccl

@@ -1,6 +1,7 @@
 // Plays NCCL for nccl_test.cpp. NCCL_FAKE says how: "slow" takes a few looks at
 // the state, "hang" stays in progress, "remote" fails in operations, "count"
 // makes ids that hold the number of communicators that were not freed.
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -18,7 +19,7 @@ struct Comm {
 	int looks = 0; // that are left until what was started is done
 };
 
-int live = 0;
+std::atomic<int> live{0};
 
 bool plays(const char *how) {
 	const char *now = getenv("NCCL_FAKE");
@@ -50,7 +51,7 @@ int ncclGetVersion(int *v) {
 int ncclGetUniqueId(Id *id) {
 	memset(id, 7, sizeof *id);
 	if (plays("count")) {
-		id->bytes[0] = static_cast<char>(live);
+		id->bytes[0] = static_cast<char>(live.load());
 	}
 	return 0;
 }
