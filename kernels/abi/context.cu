@@ -64,6 +64,7 @@ void describe(ch_context &c) {
 	c.info.processors = prop.multiProcessorCount;
 	c.info.major = prop.major, c.info.minor = prop.minor;
 	cudaDriverGetVersion(&c.info.driver);
+	memcpy(c.info.uuid, prop.uuid.bytes, sizeof c.info.uuid);
 	if (prop.major < 8) {
 		fail(CH_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 or newer is needed", prop.name, prop.major, prop.minor);
 	}

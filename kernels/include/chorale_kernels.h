@@ -43,6 +43,7 @@ typedef struct ch_device_info {
 	int64_t memory, free_memory; // bytes
 	int32_t processors, major, minor;
 	int32_t driver; // newest CUDA version that the driver knows, 1000*major + 10*minor
+	char uuid[16];  // of the device, whoever counts it
 } ch_device_info;
 
 typedef struct ch_options {
@@ -122,9 +123,9 @@ enum ch_kind {
 	CH_GATHER = 9,      // dst[i] = x[list[i]]
 	CH_SAMPLE = 10,     // serves each row of x as the step's list of ch_sample_row says
 	CH_TO_HOST = 11,    // host = rows of x, float32 [rows, cols]
-	// Of streams that have joined a group (chorale_comm.h):
+	// Between the ranks of the stream's group (chorale_comm.h):
 	CH_ALL_REDUCE = 12, // dst, which is wide, = the sum of all ranks' dst
-	CH_ALL_GATHER = 13, // dst = all ranks' x beside one another
+	CH_ALL_GATHER = 13, // dst = all ranks' x beside one another; without a group, x
 };
 // A CH_SAMPLE with out > 0 is of a vocabulary of out tokens of which x has those
 // from number `in` on. It is told by `heads` whether any row draws, and by

@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"time"
 	"unsafe"
 
 	"chorale/worker/tensor"
@@ -39,6 +40,8 @@ const (
 	opGather
 	opSample
 	opToHost
+	opAllReduce
+	opAllGather
 )
 
 type op struct {
@@ -80,7 +83,7 @@ type sampleRow struct {
 	adjust, adjusts                 int32
 	bans, banCount                  int32
 	ids, idCount                    int32
-	top, out, _                     int32
+	top, out, gathered              int32
 }
 
 type sampled struct {
@@ -134,6 +137,7 @@ type submission struct {
 	firstSlot, lastSlot int32
 	slotBytes           int32
 	words, result       int32
+	gather              bool // the words of all ranks
 }
 
 // room is what a stream's tables need to hold, and then what they do.
@@ -170,10 +174,28 @@ type driver interface {
 	// chunks prepares to make chunks for a memory pool.
 	chunks() (chunkDriver, error)
 	openStream(maxRows int32, ropes []tensor.RopeSpec) (driverStream, error)
+	// uuid tells devices apart, whoever counts them.
+	uuid() ([16]byte, error)
+	// ncclVersion loads NCCL, or says why not. ncclID is what ranks find each other
+	// by, openComm returns when all have called it.
+	ncclVersion(library string) (int, error)
+	ncclID(library string) ([]byte, error)
+	openComm(library string, id []byte, rank, size int, timeout time.Duration) (driverComm, error)
+	close() error
+}
+
+// driverComm is a communicator of NCCL.
+type driverComm interface {
+	// check tells whether the group has failed; abort ends what runs, from any
+	// goroutine; close comes after the streams'.
+	check() error
+	abort() error
 	close() error
 }
 
 type driverStream interface {
+	// join makes the stream one of a group's, before anything else.
+	join(r *ranks) error
 	makeRoom(need *room) error
 	submit(s *submission) error
 	// ready waits until the tables may be written, wait until a submission with
@@ -188,3 +210,12 @@ type driverStream interface {
 type Statistics struct {
 	Eager, Captured, Replayed int64
 }
+
+// idBytes is the size of what ncclID gives.
+const idBytes = 128
+
+// What the host does for a group: see ch_host_operation.
+const (
+	hostReduce = 1
+	hostGather = 2
+)

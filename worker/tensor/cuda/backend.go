@@ -22,6 +22,8 @@ type Backend struct {
 	ranges *poolRanges
 	depth  int // of streams
 	group  collective.Group
+	sums   groupOptions
+	ranks  *ranks // of a group that sums; nil for one rank alone
 
 	mu      sync.Mutex
 	streams []*stream
@@ -58,6 +60,9 @@ func (b *Backend) Close() error {
 		if err := s.close(); first == nil {
 			first = err
 		}
+	}
+	if err := b.ranks.close(); first == nil {
+		first = err
 	}
 	b.pinned.close(b.d.unpin)
 	if err := b.d.close(); first == nil {

@@ -15,8 +15,12 @@ import (
 	"sync"
 	"unsafe"
 
+	"chorale/worker/collective"
 	"chorale/worker/tensor"
 )
+
+// statusComm is CH_COMM of chorale_comm.h.
+const statusComm = 5
 
 // Go's structs are laid out like C's: these fail to compile otherwise.
 var (
@@ -111,6 +115,8 @@ func toError(status C.int32_t, e *C.ch_error) error {
 		return &reason{text, tensor.ErrUnsupported}
 	case C.CH_INVALID:
 		return &reason{text, tensor.ErrShape}
+	case statusComm:
+		return &reason{text, collective.ErrAborted}
 	default:
 		return &reason{text, tensor.ErrLost}
 	}
@@ -146,6 +152,7 @@ func New(o Options) (*Backend, error) {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}
 	b := newBackend(d)
+	b.sums = groupOptions{o.Sums, o.NCCL, o.SumAlone}
 	if o.Depth != 0 {
 		b.depth = min(max(o.Depth, 1), maxDepth)
 	}
@@ -298,6 +305,7 @@ type deviceStream struct {
 	l        *library
 	s        *C.ch_stream
 	noGraphs bool
+	ranks    int // whose results come; 0 without a group
 }
 
 func (s *deviceStream) makeRoom(r *room) error {
@@ -315,7 +323,7 @@ func (s *deviceStream) makeRoom(r *room) error {
 		words:      int32(now.words),
 	}
 	for i := range r.results {
-		r.results[i] = unsafe.Slice((*uint32)(now.results[i]), int(now.words))
+		r.results[i] = unsafe.Slice((*uint32)(now.results[i]), int(now.words)*max(s.ranks, 1))
 	}
 	return nil
 }
@@ -325,7 +333,7 @@ func (s *deviceStream) submit(sub *submission) error {
 	c := C.ch_submission{
 		count: C.int32_t(len(sub.ops)), graph: flag(sub.graph && !s.noGraphs), used_bytes: C.int32_t(sub.used),
 		first_slot: C.int32_t(sub.firstSlot), last_slot: C.int32_t(sub.lastSlot), slot_bytes: C.int32_t(sub.slotBytes),
-		layout: *(*C.ch_layout)(unsafe.Pointer(&l)), words: C.int32_t(sub.words), result: C.int32_t(sub.result),
+		layout: *(*C.ch_layout)(unsafe.Pointer(&l)), words: C.int32_t(sub.words), result: C.int32_t(sub.result), gather: flag(sub.gather),
 	}
 	var e C.ch_error
 	return toError(C.shim_submit(&s.l.shim, s.s, unsafe.Pointer(unsafe.SliceData(sub.ops)), c, &e), &e)

@@ -23,6 +23,12 @@ type Options struct {
 	// Library is the path of libchorale_kernels.so; empty looks beside the
 	// program, in ../lib, and in build.
 	Library string
+	// NCCL is the path of libnccl; empty leaves it to the loader.
+	NCCL string
+	// Sums says how the ranks of a group sum.
+	Sums Sums
+	// SumAlone has a group of one rank do all that several would: for tests.
+	SumAlone bool
 	// CuBLASLt is the path of libcublasLt; empty leaves it to the loader.
 	CuBLASLt string
 }

@@ -77,14 +77,22 @@ func (s *stream) Embed(dst tensor.Buffer, table tensor.Matrix, lora []tensor.LoR
 	if s.err != nil || !s.size(name, d, len(s.batch.IDs), m.in) {
 		return
 	}
+	first, vocab, whole, ok := s.split(name, m.out)
+	if !ok {
+		return
+	}
 	for t, id := range s.batch.IDs {
-		if int(id) >= m.out { // negative ones are tokens of the step before
-			s.fail(name, "row %d has id %d, the table has %d", t, id, m.out)
+		if int(id) >= vocab { // negative ones are tokens of the step before
+			s.fail(name, "row %d has id %d, the table has %d", t, id, vocab)
 			return
 		}
 	}
-	if slot, ok := s.terms(name, lora, d.rows, m.out, m.in, true); ok {
-		s.record(op{kind: opEmbed, rows: s.rows, dst: d.view(), w: m.at, slot: slot})
+	o := op{kind: opEmbed, rows: s.rows, dst: d.view(), w: m.at}
+	if !whole {
+		o.in, o.out = int32(first), int32(m.out)
+	}
+	if o.slot, ok = s.terms(name, lora, d.rows, m.out, m.in, true); ok {
+		s.record(o)
 	}
 }
 

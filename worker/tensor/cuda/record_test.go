@@ -5,8 +5,10 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
+	"chorale/worker/collective"
 	"chorale/worker/tensor"
 )
 
@@ -20,6 +22,29 @@ type fake struct {
 	submitted []submission
 	found     sampled // what every sampled row finds
 	broken    error
+	// Of groups.
+	id     [16]byte
+	noNCCL error
+	comm   *fakeComm
+}
+
+func (f *fake) uuid() ([16]byte, error)         { return f.id, nil }
+func (f *fake) ncclVersion(string) (int, error) { return 22809, f.noNCCL }
+func (f *fake) ncclID(string) ([]byte, error)   { return bytes.Repeat([]byte{7}, idBytes), f.noNCCL }
+func (s *fakeStream) join(r *ranks) error       { s.ranks = r; return nil }
+func (s *fakeStream) size() int {
+	if s.ranks == nil {
+		return 1
+	}
+	return s.ranks.g.Size()
+}
+
+func (f *fake) openComm(_ string, id []byte, rank, _ int, _ time.Duration) (driverComm, error) {
+	if f.comm == nil || id[idBytes-1] != 7 {
+		return nil, &reason{"joining: not all ranks came", collective.ErrAborted}
+	}
+	f.comm.rank = rank
+	return f.comm, nil
 }
 
 func newFake() *fake {
@@ -55,6 +80,7 @@ type fakeStream struct {
 	// that it was written before.
 	reading []byte
 	early   bool
+	ranks   *ranks
 }
 
 func (s *fakeStream) wait(int32) error                { return s.f.broken }
@@ -72,7 +98,7 @@ func (s *fakeStream) makeRoom(need *room) error {
 	if need.words > r.words {
 		r.words = need.words
 		for i := range r.results {
-			r.results[i] = make([]uint32, need.words)
+			r.results[i] = make([]uint32, int(need.words)*s.size())
 		}
 	}
 	if r.moved = need.slots > r.slots || need.terms > r.terms; r.moved {

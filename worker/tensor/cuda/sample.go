@@ -13,11 +13,13 @@ type sink struct {
 	out   []tensor.Sampled
 	stats []tensor.LogitStat // of LogitStats, which has no other results
 	asked []answer
+	width int // tokens of each rank, when each has a part of the results; else 0
 }
 
 // answer says where a row's results are among a step's, in words.
 type answer struct {
-	at, top int32
+	at, top int32 // top entries have room, of each rank
+	most    int32 // entries that are wanted
 	ids     []int32
 }
 
@@ -54,7 +56,11 @@ func (s *stream) Sample(out []tensor.Sampled, logits tensor.Buffer, rows []tenso
 		s.fail(name, "logits must be a buffer of kind Wide")
 		return
 	}
-	if err := tensor.CheckSample(x, x.cols, s.maxTokens-int(s.drawn), int(s.before), out, rows); err != nil {
+	_, vocab, _, ok := s.split(name, x.cols)
+	if !ok {
+		return
+	}
+	if err := tensor.CheckSample(x, vocab, s.maxTokens-int(s.drawn), int(s.before), out, rows); err != nil {
 		s.fail(name, "%v", err)
 		return
 	}
@@ -70,21 +76,31 @@ func (s *stream) sample(name string, x *buffer, rows []tensor.SampleRow, first i
 	if len(rows) == 0 {
 		return
 	}
+	from, vocab, whole, ok := s.split(name, x.cols)
+	if !ok {
+		return
+	}
 	if s.tables.draws == lists {
 		s.flush()
 	}
-	list, asked, err := s.tables.samples(rows, x.cols, first)
+	w := &writer{t: &s.tables, first: from, cols: max(0, min(x.cols, vocab-from)), width: x.cols, vocab: vocab, parts: !whole}
+	list, asked, err := s.tables.samples(rows, w, first)
 	if !s.keep(name, err) {
 		return
 	}
 	to.asked = asked
+	o := op{kind: opSample, rows: int32(bucket(len(rows))), x: x.view(), list: list}
+	if !whole {
+		to.width = x.cols
+		o.in, o.out, o.heads, o.window = int32(from), int32(vocab), w.draws, min(wholeRows(w.gathered), o.rows)
+	}
 	s.pending = append(s.pending, to)
-	s.record(op{kind: opSample, rows: int32(bucket(len(rows))), x: x.view(), list: list})
+	s.record(o)
 }
 
-// samples writes a list of rows over cols logits and returns its number and
-// where the results will be.
-func (t *tables) samples(rows []tensor.SampleRow, cols int, first int32) (int32, []answer, error) {
+// samples writes a list of rows and returns its number and where the results will
+// be.
+func (t *tables) samples(rows []tensor.SampleRow, w *writer, first int32) (int32, []answer, error) {
 	bytes := len(rows) * int(unsafe.Sizeof(sampleRow{}))
 	start, err := t.reserve(bytes + extra(rows))
 	if err != nil {
@@ -96,13 +112,14 @@ func (t *tables) samples(rows []tensor.SampleRow, cols int, first int32) (int32,
 	h.samples[list] = samples{at: start, rows: int32(len(rows)), first: first}
 	dst := at[sampleRow](t, start, len(rows))
 	asked := make([]answer, len(rows))
-	w := &writer{t: t, at: start + int32(bytes), cols: cols}
+	w.at = start + int32(bytes)
 	for i := range rows {
 		r := &rows[i]
 		dst[i] = w.row(r)
 		dst[i].out = t.words
-		asked[i] = answer{at: t.words, top: dst[i].top, ids: r.IDs}
-		t.words += sampledWords + 2*dst[i].top + dst[i].idCount
+		a := answer{at: t.words, top: min(dst[i].top, int32(w.width)), most: dst[i].top, ids: r.IDs}
+		asked[i] = a
+		t.words += sampledWords + 2*a.top + dst[i].idCount
 	}
 	if t.words > t.room.words {
 		err = t.grow(room{words: t.words})
@@ -122,14 +139,20 @@ func extra(rows []tensor.SampleRow) int {
 
 // writer lays the rows' lists out behind one another.
 type writer struct {
-	t    *tables
-	at   int32
-	cols int
+	t  *tables
+	at int32
+	// The logits: the first token of this rank, how many there are here and at most
+	// on a rank, and of all.
+	first, cols, width, vocab int
+	parts                     bool // other ranks have some of them
+	// Of the rows written: how many must be drawn from whole, and whether any is
+	// drawn at all.
+	gathered, draws int32
 }
 
 // row writes a row's lists and gives the row.
 func (w *writer) row(r *tensor.SampleRow) sampleRow {
-	d := sampleRow{given: -1, last: -1, topP: 1, top: int32(min(r.Top, w.cols))}
+	d := sampleRow{given: -1, last: -1, topP: 1, top: int32(min(r.Top, w.vocab))}
 	d.ids, d.idCount = take(w, r.IDs)
 	if r.Given {
 		d.given = r.Token
@@ -140,6 +163,11 @@ func (w *writer) row(r *tensor.SampleRow) sampleRow {
 		d.inverse, d.reach, d.minReach = float32(1/r.Temperature), sample.Reach(r), sample.MinReach(r)
 		d.topP = r.TopP
 		d.topK = int32(min(max(r.TopK, 0), math.MaxInt32))
+		w.draws = 1
+		if w.cut(r) {
+			w.gathered++
+			d.gathered = w.gathered
+		}
 	}
 	d.last = int32(r.Last) - 1
 	d.repetition, d.frequency, d.presence = r.Repetition, r.Frequency, r.Presence
@@ -158,11 +186,18 @@ func (w *writer) row(r *tensor.SampleRow) sampleRow {
 	return d
 }
 
-// adjustment writes one, unless its id is outside the vocabulary, and counts it.
+// cut tells whether a row that is shared out is drawn from whole: where top-k and
+// top-p cut it no rank can tell alone.
+func (w *writer) cut(r *tensor.SampleRow) bool {
+	return w.parts && (r.TopP < 1 || r.TopK > 0 && r.TopK < w.vocab)
+}
+
+// adjustment writes one, unless its token is not here, and counts it.
 func (w *writer) adjustment(a adjustment) int32 {
-	if a.id < 0 || int(a.id) >= w.cols {
+	if a.id < int32(w.first) || int(a.id) >= w.first+w.cols {
 		return 0
 	}
+	a.id -= int32(w.first)
 	take(w, []adjustment{a})
 	return 1
 }
@@ -174,34 +209,4 @@ func take[T any](w *writer, v []T) (at0, n int32) {
 	var one T
 	w.at += int32(len(v)) * int32(unsafe.Sizeof(one))
 	return start, int32(len(v))
-}
-
-// deliver hands out a step's results.
-func deliver(sinks []sink, words []uint32) {
-	for i := range sinks {
-		sinks[i].fill(words)
-	}
-}
-
-func (to *sink) fill(words []uint32) {
-	for i := range to.asked {
-		a := &to.asked[i]
-		got := (*sampled)(unsafe.Pointer(&words[a.at]))
-		stat := tensor.LogitStat{ArgMax: got.argMax, Max: got.max, LogSumExp: got.logSumExp}
-		if to.stats != nil {
-			to.stats[i] = stat
-			continue
-		}
-		lp := func(logit float32) float64 { return float64(logit) - float64(stat.LogSumExp) }
-		out := tensor.Sampled{Token: got.token, Stat: stat, Logprob: lp(got.fromLogit)}
-		rest := words[a.at+sampledWords:]
-		for j := range a.top {
-			out.Top = append(out.Top, tensor.TokenLogprob{ID: int32(rest[2*j]), Logprob: lp(math.Float32frombits(rest[2*j+1]))})
-		}
-		rest = rest[2*a.top:]
-		for j, id := range a.ids {
-			out.Requested = append(out.Requested, tensor.TokenLogprob{ID: id, Logprob: lp(math.Float32frombits(rest[j]))})
-		}
-		to.out[i] = out
-	}
 }

@@ -1,10 +1,12 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"unsafe"
 
+	"chorale/worker/collective"
 	"chorale/worker/tensor"
 )
 
@@ -17,6 +19,7 @@ type stream struct {
 
 	batch    *tensor.Batch
 	err      error
+	vocab    int  // that is shared out, 0 for none
 	covered  bool // the step's sequences cover its rows
 	pageSize int  // page tables were checked for this size; 0 for none
 	rows     int32
@@ -37,8 +40,9 @@ type stream struct {
 type flight struct {
 	sinks  []sink
 	err    error
-	result int32    // the buffer that its results come to
-	words  []uint32 // the results, when they had to be taken early
+	result int32   // the buffer that its results come to
+	each   int32   // words of a rank, when those of all come; else 0
+	came   brought // when it has been waited for
 }
 
 // maxDepth is how many steps may be launched: one runs, the next is prepared.
@@ -57,12 +61,23 @@ func (b *Backend) NewStream(maxTokens int, ropes []tensor.RopeSpec) (tensor.Stre
 		s.halves = append(s.halves, len(r.InvFreq))
 	}
 	var err error
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ranks != nil {
+		if err := b.ranks.connect(b.d); err != nil {
+			return nil, fmt.Errorf("cuda: stream: %w", err)
+		}
+	}
 	if s.d, err = b.d.openStream(int32(bucket(maxTokens)), ropes); err != nil {
 		return nil, fmt.Errorf("cuda: stream: %w", err)
 	}
+	if b.ranks != nil {
+		if err := s.d.join(b.ranks); err != nil {
+			_ = s.d.close() // the first error counts
+			return nil, fmt.Errorf("cuda: stream: %w", err)
+		}
+	}
 	s.tables.d, s.tables.moving = s.d, s.keepResults
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.streams = append(b.streams, s)
 	return s, nil
 }
@@ -159,8 +174,8 @@ func (s *stream) submit() bool {
 	ok := s.err == nil && len(s.ops) > 0
 	if ok {
 		sub := s.tables.submission()
-		sub.ops, sub.graph, sub.result = s.ops, s.graph, s.tables.turn
-		if ok = s.keep("submitting a step", s.d.submit(sub)); ok {
+		sub.ops, sub.graph, sub.result, sub.gather = s.ops, s.graph, s.tables.turn, gathers(s.pending)
+		if ok = s.keep("submitting a step", s.explain(s.d.submit(sub))); ok {
 			s.tables.submitted()
 		}
 	}
@@ -171,8 +186,8 @@ func (s *stream) submit() bool {
 
 // flush submits what was recorded, waits, and hands out pending results.
 func (s *stream) flush() {
-	if s.submit() && s.keep("step", s.d.wait(-1)) {
-		deliver(s.pending, s.tables.room.results[s.tables.turn])
+	if s.submit() && s.keep("step", s.explain(s.d.wait(-1))) {
+		deliver(s.pending, s.results(s.tables.turn, s.each()))
 	}
 	s.pending = s.pending[:0]
 }
@@ -184,7 +199,7 @@ func (s *stream) Depth() int { return s.b.depth }
 // device, which they are soon after the step before has ended.
 func (s *stream) Launch() {
 	s.submit()
-	f := flight{err: s.err, result: s.tables.turn}
+	f := flight{err: s.err, result: s.tables.turn, each: s.each()}
 	if f.err == nil {
 		f.sinks = append([]sink(nil), s.pending...)
 	}
@@ -201,21 +216,48 @@ func (s *stream) Wait() error {
 	f := s.flights[0]
 	s.flights = slices.Delete(s.flights, 0, 1)
 	if f.err == nil {
-		deliver(f.sinks, f.words)
+		deliver(f.sinks, f.came)
 	}
 	return f.err
 }
 
 // take waits for a launched step and finds its results.
 func (s *stream) take(f *flight) {
-	if f.err != nil || f.words != nil {
+	if f.err != nil || f.came.words != nil {
 		return
 	}
-	if err := s.d.wait(f.result); err != nil {
+	if err := s.explain(s.d.wait(f.result)); err != nil {
 		f.err = fmt.Errorf("cuda: step: %w", err)
 		return
 	}
-	f.words = s.tables.room.results[f.result]
+	f.came = s.results(f.result, f.each)
+}
+
+// each is how many words of a rank a submission brings of all ranks; 0 when only
+// this rank's come.
+func (s *stream) each() int32 {
+	if gathers(s.pending) {
+		return s.tables.words
+	}
+	return 0
+}
+
+// results are what a submission brought.
+func (s *stream) results(buffer, each int32) brought {
+	return brought{s.tables.room.results[buffer], int(each), s.b.group.Rank(), s.b.group.Size()}
+}
+
+// explain says that the group is over where it is: what the device then brings
+// means nothing, and an error of the communicator names no rank.
+func (s *stream) explain(err error) error {
+	r := s.b.ranks
+	if r == nil || err != nil && !errors.Is(err, collective.ErrAborted) {
+		return err
+	}
+	if err != nil {
+		return r.fail(err)
+	}
+	return r.err()
 }
 
 // keepResults copies what launched steps bring, before its memory moves.
@@ -223,7 +265,7 @@ func (s *stream) keepResults() {
 	for i := range s.flights {
 		f := &s.flights[i]
 		s.take(f)
-		f.words = append(make([]uint32, 0, len(f.words)+1), f.words...)
+		f.came.words = append(make([]uint32, 0, len(f.came.words)+1), f.came.words...)
 	}
 }
 
