@@ -29,13 +29,18 @@ var (
 // float32. A vector is one row.
 type ReadRows func(dst []float32, row, n int) error
 
+// ReadRows16 reads rows as bfloat16, rounded to nearest, ties to even. It may be
+// called by several goroutines at once.
+type ReadRows16 func(dst []uint16, row, n int) error
+
 // Tensor is one tensor, in Hugging Face's order.
 type Tensor struct {
-	Shape []int
-	Rows  ReadRows
-	// Rows16 reads rows as bfloat16, rounded to nearest, ties to even. It may be
-	// called by several goroutines at once.
-	Rows16 func(dst []uint16, row, n int) error
+	Shape  []int
+	Rows   ReadRows
+	Rows16 ReadRows16
+	// Columns reads of each row the n columns from `from` on and touches nothing
+	// else of the file; nil where rows are only decoded whole.
+	Columns func(from, n int) (ReadRows, ReadRows16)
 	// Raw is the stored bytes, for fingerprints.
 	Raw []byte
 }

@@ -228,7 +228,7 @@ func (g *ggufFile) tensor(name string) (Tensor, bool) {
 }
 
 // rounded reads rows as bfloat16.
-func rounded(read ReadRows) func(dst []uint16, row, n int) error {
+func rounded(read ReadRows) ReadRows16 {
 	return func(dst []uint16, row, n int) error {
 		scratch, _ := decoded.Get().(*[]float32)
 		if scratch == nil {

@@ -154,31 +154,21 @@ func (f *hfFolder) tensor(name string) (Tensor, bool) {
 	if n := len(t.Shape); n > 0 {
 		cols = t.Shape[n-1]
 	}
-	size := cols * t.DType.Size()
-	part := func(row, n int) (safetensors.Tensor, error) {
-		if row < 0 || n < 0 || size > 0 && (row > len(t.Data)/size || n > len(t.Data)/size-row) {
-			return t, fmt.Errorf("%w: %s: rows %d to %d", ErrFormat, name, row, row+n)
-		}
-		p := t
-		p.Shape = []int{n, cols}
-		p.Data = t.Data[row*size : (row+n)*size]
-		return p, nil
-	}
-	rows := func(dst []float32, row, n int) error {
-		p, err := part(row, n)
-		if err != nil {
+	columns := func(from, width int) (ReadRows, ReadRows16) {
+		broken := func(err error) error {
+			if errors.Is(err, safetensors.ErrShape) {
+				return fmt.Errorf("%w: %s: %w", ErrFormat, name, err)
+			}
 			return err
 		}
-		return p.Float32(dst)
+		return func(dst []float32, row, n int) error {
+				return broken(t.Float32Block(dst, safetensors.Block{Row: row, N: n, Col: from, Cols: width}))
+			}, func(dst []uint16, row, n int) error {
+				return broken(t.BF16Block(dst, safetensors.Block{Row: row, N: n, Col: from, Cols: width}))
+			}
 	}
-	rows16 := func(dst []uint16, row, n int) error {
-		p, err := part(row, n)
-		if err != nil {
-			return err
-		}
-		return p.BF16(dst)
-	}
-	return Tensor{Shape: t.Shape, Raw: t.Data, Rows: rows, Rows16: rows16}, true
+	rows, rows16 := columns(0, cols)
+	return Tensor{Shape: t.Shape, Raw: t.Data, Rows: rows, Rows16: rows16, Columns: columns}, true
 }
 
 func (f *hfFolder) tokenizer() (*tokenizer.Tokenizer, error) {

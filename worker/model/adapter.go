@@ -42,23 +42,26 @@ type Image struct {
 	pairs, biases []int
 }
 
-// NewImage lays an adapter out in host memory. The tensors of a are not needed
-// afterwards.
-func NewImage(m *decoder.Model, a *peft.Adapter) (*Image, error) {
+// numbers finds modules' numbers by name.
+func numbers(m *decoder.Model) map[string]int {
 	mods := m.Spec.Modules()
-	number := make(map[string]int, len(mods))
+	out := make(map[string]int, len(mods))
 	for i, mod := range mods {
-		number[mod.Name] = i
+		out[mod.Name] = i
 	}
-	out := &Image{modules: len(mods)}
+	return out
+}
+
+// NewImage lays an adapter, or what a rank needs of it, out in host memory. The
+// tensors of a are not needed afterwards.
+func NewImage(m *decoder.Model, a *peft.Adapter) (*Image, error) {
+	number := numbers(m)
+	out := &Image{modules: len(number)}
 	specs := make([]tensor.LoRASpec, len(a.LoRAs))
 	for i := range a.LoRAs {
-		l := &a.LoRAs[i]
-		specs[i] = tensor.LoRASpec{
-			Rank: l.R, In: l.Module.In, Out: l.Module.Out, Scale: float32(l.Scale), Embedding: l.Module.Kind == peft.Embedding,
-			A: rowsOf(l.A), B: rowsOf(l.B), A16: rows16Of(l.A), B16: rows16Of(l.B),
-		}
-		out.pairs = append(out.pairs, number[l.Module.Name])
+		n := number[a.LoRAs[i].Module.Name]
+		specs[i] = pairOf(&a.LoRAs[i], m.Share().Module(n))
+		out.pairs = append(out.pairs, n)
 	}
 	deltas, err := biasDeltas(m, a, number)
 	if err != nil {
@@ -66,12 +69,29 @@ func NewImage(m *decoder.Model, a *peft.Adapter) (*Image, error) {
 	}
 	var vectors [][]float32
 	for _, n := range slices.Sorted(maps.Keys(deltas)) {
-		out.biases, vectors = append(out.biases, n), append(vectors, deltas[n])
+		ms := m.Share().Module(n)
+		if v := ms.Values(deltas[n], m.Share().Rank); v != nil {
+			out.biases, vectors = append(out.biases, n), append(vectors, v)
+		}
 	}
 	if out.image, err = m.Backend().NewImage(specs, vectors); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// pairOf is a rank's part of an adapted module: of A the columns of its inputs, of
+// B the rows of its outputs. One of the two is whole.
+func pairOf(l *peft.LoRA, ms decoder.ModuleShare) tensor.LoRASpec {
+	a, a16 := rowsOf(l.A, ms.In)
+	b, b16 := rowsOf(l.B, tensor.All(l.R))
+	if ms.Out != tensor.All(l.Module.Out) {
+		b, b16 = tensor.CutRows(b, ms.Out, l.R), tensor.CutRows(b16, ms.Out, l.R)
+	}
+	return tensor.LoRASpec{
+		Rank: l.R, In: ms.In.Len, Out: ms.Out.Len, Scale: float32(l.Scale), Embedding: l.Module.Kind == peft.Embedding,
+		A: a, B: b, A16: a16, B16: b16,
+	}
 }
 
 // biasDeltas are the differences to the base's biases, by module number.
@@ -130,15 +150,17 @@ func (i *Image) Load() (lora.Packed, error) {
 func (i *Image) Free() { i.image.Free() }
 
 // ImageBytes tells, within a few percent, how much host memory an adapter's
-// image will take.
+// image will take, on this rank.
 func ImageBytes(m *decoder.Model, a *peft.Adapter) int64 {
+	number := numbers(m)
 	values, size := int64(0), int64(2)
 	if m.Backend().Precision() == tensor.F32 {
 		size = 4
 	}
 	for i := range a.LoRAs {
 		l := &a.LoRAs[i]
-		values += int64(l.R) * int64(l.Module.In+l.Module.Out)
+		ms := m.Share().Module(number[l.Module.Name])
+		values += int64(l.R) * int64(ms.In.Len+ms.Out.Len)
 	}
 	return values * size
 }
@@ -163,28 +185,15 @@ func Pack(m *decoder.Model, a *peft.Adapter) (lora.Packed, error) {
 	return p, nil
 }
 
-// rowsOf reads a matrix's rows.
-func rowsOf(t safetensors.Tensor) tensor.Rows {
-	cols := t.Shape[len(t.Shape)-1]
-	size := cols * t.DType.Size()
-	return func(dst []float32, row, n int) error {
-		part := t
-		part.Shape = []int{n, cols}
-		part.Data = t.Data[row*size : (row+n)*size]
-		return part.Float32(dst)
+// rowsOf reads a matrix's rows, of each the columns of a span.
+func rowsOf(t safetensors.Tensor, s tensor.Span) (tensor.Rows, tensor.Rows16) {
+	rows := func(dst []float32, row, n int) error {
+		return t.Float32Block(dst, safetensors.Block{Row: row, N: n, Col: s.From, Cols: s.Have})
 	}
-}
-
-// rows16Of reads a matrix's rows as bfloat16.
-func rows16Of(t safetensors.Tensor) tensor.Rows16 {
-	cols := t.Shape[len(t.Shape)-1]
-	size := cols * t.DType.Size()
-	return func(dst []uint16, row, n int) error {
-		part := t
-		part.Shape = []int{n, cols}
-		part.Data = t.Data[row*size : (row+n)*size]
-		return part.BF16(dst)
+	rows16 := func(dst []uint16, row, n int) error {
+		return t.BF16Block(dst, safetensors.Block{Row: row, N: n, Col: s.From, Cols: s.Have})
 	}
+	return tensor.PadCols(tensor.Rows(rows), s), tensor.PadCols(tensor.Rows16(rows16), s)
 }
 
 func scaled(t safetensors.Tensor, scale float64) ([]float32, error) {
@@ -222,7 +231,7 @@ func CheckFullEmbeddings(c *checkpoint.Checkpoint, a *peft.Adapter) error {
 
 func sameRows(base checkpoint.Tensor, t safetensors.Tensor) error {
 	rows, cols := t.Shape[0], t.Shape[1]
-	read := rowsOf(t)
+	read, _ := rowsOf(t, tensor.All(cols))
 	want, got := make([]float32, cols), make([]float32, cols)
 	for r := range rows {
 		if err := base.Rows(want, r, 1); err != nil {

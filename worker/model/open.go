@@ -11,7 +11,7 @@ import (
 
 // Open loads a checkpoint's model onto a backend.
 func Open(b tensor.Backend, c *checkpoint.Checkpoint) (*decoder.Model, *hfconfig.Config, error) {
-	cfg, spec, err := read(c)
+	cfg, spec, err := Read(c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -24,15 +24,15 @@ func Open(b tensor.Backend, c *checkpoint.Checkpoint) (*decoder.Model, *hfconfig
 // OpenDummy is Open with weights of noise: of the checkpoint only the
 // configuration is read.
 func OpenDummy(b tensor.Backend, c *checkpoint.Checkpoint) (*decoder.Model, *hfconfig.Config, error) {
-	cfg, spec, err := read(c)
+	cfg, spec, err := Read(c)
 	if err != nil {
 		return nil, nil, err
 	}
 	return load(b, c, cfg, spec, Dummy(&spec))
 }
 
-// read reads a checkpoint's configuration.
-func read(c *checkpoint.Checkpoint) (*hfconfig.Config, decoder.Spec, error) {
+// Read reads a checkpoint's configuration.
+func Read(c *checkpoint.Checkpoint) (*hfconfig.Config, decoder.Spec, error) {
 	cfg, err := hfconfig.Parse(c.Config)
 	if err != nil {
 		return nil, decoder.Spec{}, fmt.Errorf("%s: %w", c.Path, err)
@@ -66,4 +66,14 @@ func (w weights) Tensor(name string) ([]int, tensor.Rows, bool) {
 func (w weights) Tensor16(name string) (tensor.Rows16, bool) {
 	t, ok := w.c.Tensor(name)
 	return tensor.Rows16(t.Rows16), ok
+}
+
+// TensorColumns gives columns of a tensor, where the file has them in one piece.
+func (w weights) TensorColumns(name string, from, n int) (tensor.Rows, tensor.Rows16, bool) {
+	t, ok := w.c.Tensor(name)
+	if !ok || t.Columns == nil {
+		return nil, nil, false
+	}
+	rows, rows16 := t.Columns(from, n)
+	return tensor.Rows(rows), tensor.Rows16(rows16), true
 }

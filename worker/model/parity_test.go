@@ -96,15 +96,23 @@ func newBackend(t *testing.T, p tensor.Precision) tensor.Backend {
 // the base, in chunks of at most chunk tokens.
 func logits(t *testing.T, b tensor.Backend, m *decoder.Model, a *nn.Adapter, ids []int32, chunk int) []float32 {
 	t.Helper()
-	pages := (len(ids) + kv.PageSize - 1) / kv.PageSize
-	cache, err := b.NewKV(tensor.KVLayout{Layers: m.Spec.Layers, KVHeads: m.Spec.KVHeads, HeadDim: m.Spec.HeadDim, PageSize: kv.PageSize, Pages: pages})
+	out, err := computeLogits(b, m, a, ids, chunk)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return out
+}
+
+func computeLogits(b tensor.Backend, m *decoder.Model, a *nn.Adapter, ids []int32, chunk int) ([]float32, error) {
+	pages := (len(ids) + kv.PageSize - 1) / kv.PageSize
+	cache, err := b.NewKV(m.KVLayout(kv.PageSize, pages))
+	if err != nil {
+		return nil, err
 	}
 	defer cache.Free()
 	r, err := m.NewRunner(cache, chunk)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer r.Free()
 	table := make([]int32, pages)
@@ -128,15 +136,15 @@ func logits(t *testing.T, b tensor.Backend, m *decoder.Model, a *nn.Adapter, ids
 			hi := min(lo+decoder.LogitBlock, n)
 			l, err := r.Logits(st, lo, hi, make([]tensor.LogitStat, hi-lo))
 			if err != nil {
-				t.Fatal(err)
+				return nil, err
 			}
 			out = append(out, l...)
 		}
 		if err := r.Finish(); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
-	return out
+	return out, nil
 }
 
 func golden(t *testing.T, f *safetensors.File, name string) []float32 {
@@ -213,24 +221,35 @@ func TestBaseParity(t *testing.T) {
 // loadAdapter binds a golden adapter to its model.
 func loadAdapter(t *testing.T, m *decoder.Model, dir string) (*peft.Adapter, error) {
 	t.Helper()
+	a, closing, err := bindAdapter(m, dir)
+	if err == nil {
+		t.Cleanup(func() { closing() })
+	}
+	return a, err
+}
+
+func bindAdapter(m *decoder.Model, dir string) (*peft.Adapter, func() error, error) {
 	cfgPath, weights, err := peft.Locate(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	raw, err := os.ReadFile(cfgPath)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	cfg, err := peft.ParseConfig(raw)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f, err := safetensors.Open(weights)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	t.Cleanup(func() { f.Close() })
-	return peft.Bind(cfg, f, model.Modules(&m.Spec), peft.Limits{})
+	a, err := peft.Bind(cfg, f, model.Modules(&m.Spec), peft.Limits{})
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return a, f.Close, nil
 }
 
 // adapterDir finds a case's adapter; GGUF models borrow those of the model

@@ -43,11 +43,14 @@ func terms(buf []tensor.LoRATerm, segs []Segment, parts []Part) []tensor.LoRATer
 }
 
 // Linear is y [T, out] = x [T, in] · w [out, in]ᵀ + bias, plus each row's own
-// adapter. w may be several modules fused along out.
+// adapter. w may be several modules fused along out. An adapter's part is added
+// before the sum over ranks, so that LoRA needs none of its own.
 type Linear struct {
 	W     tensor.Matrix
 	Bias  tensor.Vector // nil: none
 	Parts []Part
+	// Sum says that the whole is the sum over ranks; dst is then Wide.
+	Sum bool
 
 	scratch []tensor.LoRATerm
 }
@@ -56,9 +59,13 @@ type Linear struct {
 func (l *Linear) Forward(s tensor.Stream, dst, x tensor.Buffer, segs []Segment) {
 	l.scratch = terms(l.scratch, segs, l.Parts)
 	s.Linear(dst, x, l.W, l.Bias, l.scratch)
+	if l.Sum {
+		s.AllReduce(dst)
+	}
 }
 
-// Embedding is dst [T, H] = table[ids], plus each row's own adapter.
+// Embedding is dst [T, H] = table[ids], plus each row's own adapter. With several
+// ranks, each has a part of the table; dst is Wide.
 type Embedding struct {
 	Table  tensor.Matrix
 	Module int
@@ -70,4 +77,5 @@ type Embedding struct {
 func (e *Embedding) Forward(s tensor.Stream, dst tensor.Buffer, segs []Segment) {
 	e.scratch = terms(e.scratch, segs, []Part{{Module: e.Module}})
 	s.Embed(dst, e.Table, e.scratch)
+	s.AllReduce(dst)
 }

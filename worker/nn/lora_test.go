@@ -13,7 +13,10 @@ import (
 type recorder struct {
 	tensor.Stream
 	terms []tensor.LoRATerm
+	sums  int
 }
+
+func (r *recorder) AllReduce(tensor.Buffer) { r.sums++ }
 
 func (r *recorder) Linear(_, _ tensor.Buffer, _ tensor.Matrix, _ tensor.Vector, terms []tensor.LoRATerm) {
 	r.terms = append([]tensor.LoRATerm(nil), terms...)
@@ -57,11 +60,18 @@ func TestTerms(t *testing.T) {
 		if d := cmp.Diff(tt.want, r.terms, cmpopts.EquateEmpty()); d != "" {
 			t.Errorf("%s: -want +got:\n%s", tt.name, d)
 		}
+		if r.sums != 0 {
+			t.Errorf("%s: %d sums over ranks", tt.name, r.sums)
+		}
+		summed := Linear{Parts: l.Parts, Sum: true}
+		if summed.Forward(&r, nil, nil, tt.segs); r.sums != 1 {
+			t.Errorf("%s: %d sums over ranks of a layer that is cut along its inputs", tt.name, r.sums)
+		}
 	}
 	var r recorder
 	e := Embedding{Module: 3}
 	e.Forward(&r, nil, []Segment{{0, 2, first}, {2, 4, second}})
-	if len(r.terms) != 1 || r.terms[0].Start != 2 || r.terms[0].Pair != tensor.LoRAPair(q) {
+	if len(r.terms) != 1 || r.sums != 1 || r.terms[0].Start != 2 || r.terms[0].Pair != tensor.LoRAPair(q) {
 		t.Errorf("embedding: %+v", r.terms)
 	}
 }

@@ -22,6 +22,14 @@ type Weights interface {
 	Names() []string
 }
 
+// WeightsColumns is what Weights may have beside: parts of rows, without reading
+// the rest.
+type WeightsColumns interface {
+	// TensorColumns gives n columns from `from` on of a matrix that Tensor has
+	// found, in both forms.
+	TensorColumns(name string, from, n int) (rows tensor.Rows, rows16 tensor.Rows16, ok bool)
+}
+
 // Weights16 is what Weights may have beside: rows as bfloat16.
 type Weights16 interface {
 	// Tensor16 gives the rows of a matrix that Tensor has found.
@@ -37,6 +45,7 @@ type layer struct {
 // Model is a model's weights on a backend.
 type Model struct {
 	Spec    Spec
+	share   *Share
 	backend tensor.Backend
 	embed   nn.Embedding
 	head    nn.Linear
@@ -72,12 +81,17 @@ func (s *Spec) Parameters() int64 {
 }
 
 // Load binds a checkpoint's tensors by name. Missing, unused and mis-shaped
-// tensors are errors.
+// tensors are errors. In a group of ranks, it reads this rank's part of them.
 func Load(b tensor.Backend, spec Spec, w Weights) (*Model, error) {
 	if err := spec.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrWeights, err)
 	}
-	ld := &loader{m: &Model{Spec: spec, backend: b, biases: map[int][]float32{}}, w: w, used: map[string]bool{}}
+	m := &Model{Spec: spec, backend: b, biases: map[int][]float32{}}
+	var err error
+	if m.share, err = Shard(&m.Spec, b.Group().Rank(), b.Group().Size()); err != nil {
+		return nil, err
+	}
+	ld := &loader{m: m, w: w, used: map[string]bool{}}
 	ld.load()
 	ld.checkUnused()
 	if ld.err != nil {
@@ -105,13 +119,14 @@ type loader struct {
 
 func (ld *loader) load() {
 	m, s := ld.m, &ld.m.Spec
-	m.embed = nn.Embedding{Table: ld.matrix(s.Hidden, []string{"model.embed_tokens.weight"}, []int{s.Vocab}), Module: s.embedModule()}
+	vocab := m.share.vocab()
+	m.embed = nn.Embedding{Table: ld.matrix([]piece{{"model.embed_tokens.weight", tensor.All(s.Hidden), vocab, s.Hidden, s.Vocab}}), Module: s.embedModule()}
 	m.norm = ld.vector("model.norm.weight", s.Hidden)
 	m.head = nn.Linear{W: m.embed.Table, Parts: []nn.Part{{Module: s.headModule()}}}
 	if s.Tied {
 		ld.used["lm_head.weight"] = true // some checkpoints store the tied copy too
 	} else {
-		m.head.W = ld.matrix(s.Hidden, []string{"lm_head.weight"}, []int{s.Vocab})
+		m.head.W = ld.matrix([]piece{{"lm_head.weight", tensor.All(s.Hidden), vocab, s.Hidden, s.Vocab}})
 	}
 	m.layers = make([]layer, s.Layers)
 	for l := range m.layers {
@@ -140,25 +155,29 @@ func (ld *loader) layer(l int) {
 	y.down = ld.linear(prefix+"mlp.", []string{"down_proj"}, base+modDown, s.FFN, []int{s.Hidden}, s.MLPBias)
 }
 
-// linear loads modules that are fused along their outputs; module is the
-// number of the first.
+// linear loads this rank's part of modules that are fused along their outputs;
+// module is the number of the first, in and outs are the whole modules'.
 func (ld *loader) linear(prefix string, names []string, module, in int, outs []int, bias bool) nn.Linear {
 	lin := nn.Linear{}
-	weights := make([]string, len(names))
+	pieces := make([]piece, len(names))
 	offset := 0
 	var all []float32
 	for i, n := range names {
-		weights[i] = prefix + n + ".weight"
+		ms := ld.m.share.Module(module + i)
+		pieces[i] = piece{prefix + n + ".weight", ms.In, ms.Out, in, outs[i]}
 		lin.Parts = append(lin.Parts, nn.Part{Module: module + i, Offset: offset})
-		offset += outs[i]
+		lin.Sum = ms.Sum
+		offset += ms.Out.Len
 		if bias {
 			v := ld.values(prefix+n+".bias", outs[i])
 			ld.m.biases[module+i] = v
-			all = append(all, v...)
+			if ld.err == nil {
+				all = append(all, ms.Values(v, ld.m.share.Rank)...)
+			}
 		}
 	}
-	lin.W = ld.matrix(in, weights, outs)
-	if bias {
+	lin.W = ld.matrix(pieces)
+	if len(all) > 0 {
 		lin.Bias = ld.newVector(prefix+names[0]+".bias", all)
 	}
 	return lin
@@ -181,26 +200,36 @@ func (ld *loader) rows(name string, want ...int) tensor.Rows {
 	return rows
 }
 
-// matrix packs one or more [outs[i], in] tensors one below the other.
-func (ld *loader) matrix(in int, names []string, outs []int) tensor.Matrix {
-	parts := make([]tensor.Rows, len(names))
-	total := 0
-	for i, n := range names {
-		parts[i] = ld.rows(n, outs[i], in)
+// piece is what a rank has of a tensor [height, width].
+type piece struct {
+	name          string
+	cols, rows    tensor.Span
+	width, height int
+}
+
+// matrix packs the pieces one below the other.
+func (ld *loader) matrix(pieces []piece) tensor.Matrix {
+	parts, halves := make([]tensor.Rows, len(pieces)), make([]tensor.Rows16, len(pieces))
+	outs := make([]int, len(pieces))
+	in, total, both := pieces[0].cols.Len, 0, true
+	for i := range pieces {
+		parts[i], halves[i] = ld.cut(&pieces[i])
+		outs[i] = pieces[i].rows.Len
 		total += outs[i]
+		both = both && halves[i] != nil
 	}
 	if ld.err != nil {
 		return nil
 	}
 	var mat tensor.Matrix
 	var err error
-	if half, ok := ld.rows16(names); ok {
-		mat, err = ld.m.backend.NewMatrix16(total, in, stack(parts, outs, in), stack(half, outs, in))
+	if both {
+		mat, err = ld.m.backend.NewMatrix16(total, in, stack(parts, outs, in), stack(halves, outs, in))
 	} else {
 		mat, err = ld.m.backend.NewMatrix(total, in, stack(parts, outs, in))
 	}
 	if err != nil {
-		ld.err = fmt.Errorf("tensor %s: %w", names[0], err)
+		ld.err = fmt.Errorf("tensor %s: %w", pieces[0].name, err)
 		return nil
 	}
 	ld.m.free = append(ld.m.free, mat.Free)
@@ -208,19 +237,42 @@ func (ld *loader) matrix(in int, names []string, outs []int) tensor.Matrix {
 	return mat
 }
 
-// rows16 finds the tensors' rows as bfloat16, when all have them.
-func (ld *loader) rows16(names []string) ([]tensor.Rows16, bool) {
-	w, ok := ld.w.(Weights16)
-	if !ok {
-		return nil, false
+// cut reads a piece, and as bfloat16 where the checkpoint can do that.
+func (ld *loader) cut(p *piece) (tensor.Rows, tensor.Rows16) {
+	rows := ld.rows(p.name, p.height, p.width)
+	if ld.err != nil {
+		return nil, nil
 	}
-	parts := make([]tensor.Rows16, len(names))
-	for i, n := range names {
-		if parts[i], ok = w.Tensor16(n); !ok {
-			return nil, false
+	var half tensor.Rows16
+	if w, ok := ld.w.(Weights16); ok {
+		if half, ok = w.Tensor16(p.name); !ok {
+			half = nil
 		}
 	}
-	return parts, true
+	if p.cols != tensor.All(p.width) {
+		rows, half = ld.cutColumns(p, rows, half)
+	}
+	if p.rows != tensor.All(p.height) {
+		rows = tensor.CutRows(rows, p.rows, p.cols.Len)
+		if half != nil {
+			half = tensor.CutRows(half, p.rows, p.cols.Len)
+		}
+	}
+	return rows, half
+}
+
+// cutColumns reads the piece's columns, by way of whole rows only if the
+// checkpoint has no other.
+func (ld *loader) cutColumns(p *piece, rows tensor.Rows, half tensor.Rows16) (tensor.Rows, tensor.Rows16) {
+	if w, ok := ld.w.(WeightsColumns); ok {
+		if r, h, ok := w.TensorColumns(p.name, p.cols.From, p.cols.Have); ok {
+			return tensor.PadCols(r, p.cols), tensor.PadCols(h, p.cols)
+		}
+	}
+	if half != nil {
+		half = tensor.CutCols(half, p.cols, p.width)
+	}
+	return tensor.CutCols(rows, p.cols, p.width), half
 }
 
 // stack reads parts of outs[i] rows as one matrix.
@@ -292,8 +344,16 @@ func (ld *loader) checkUnused() {
 	}
 }
 
+// Share is this rank's part of the model.
+func (m *Model) Share() *Share { return m.share }
+
+// KVLayout describes a cache for this rank's heads, of so many pages.
+func (m *Model) KVLayout(pageSize, pages int) tensor.KVLayout {
+	return tensor.KVLayout{Layers: m.Spec.Layers, KVHeads: m.share.KVHeads, HeadDim: m.Spec.HeadDim, PageSize: pageSize, Pages: pages}
+}
+
 // Backend is where the weights are.
 func (m *Model) Backend() tensor.Backend { return m.backend }
 
-// Bias gives the base's bias of a module, nil when it has none.
+// Bias gives the base's whole bias of a module, nil when it has none.
 func (m *Model) Bias(module int) []float32 { return m.biases[module] }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"chorale/internal/bf16"
+	"chorale/worker/collective"
 	"chorale/worker/nn"
 	"chorale/worker/tensor"
 )
@@ -21,7 +22,19 @@ type shelf struct {
 	matrices [][]float32
 	fail     int // the n-th allocation fails; 0: none
 	made     int
+	group    ranks
 }
+
+// ranks is one rank of a group of which only that is known.
+type ranks struct {
+	collective.Solo
+	rank, size int
+}
+
+func (r *ranks) Rank() int { return r.rank }
+func (r *ranks) Size() int { return max(r.size, 1) }
+
+func (s *shelf) Group() collective.Group { return &s.group }
 
 var errFull = errors.New("no memory")
 

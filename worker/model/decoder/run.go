@@ -30,6 +30,7 @@ type Runner struct {
 	x, h, qkv, att, delta, gu, act tensor.Buffer // [T, …]
 	lastX, lastAtt                 tensor.Buffer // the last layer's wanted rows of x and att
 	block, logits                  tensor.Buffer // [LogitBlock, H], [LogitBlock, V]
+	whole                          tensor.Buffer // all ranks' logits, for Logits
 
 	rows []int32 // of the block
 }
@@ -41,11 +42,12 @@ const LogitBlock = 256
 
 // NewRunner makes a runner for steps of at most maxTokens rows over kv.
 func (m *Model) NewRunner(kv tensor.KV, maxTokens int) (*Runner, error) {
-	s := &m.Spec
+	s, sh := &m.Spec, m.share
 	st, err := m.backend.NewStream(max(maxTokens, LogitBlock), []tensor.RopeSpec{s.Rope})
 	if err != nil {
 		return nil, fmt.Errorf("stream of %d tokens: %w", maxTokens, err)
 	}
+	st.SplitVocab(s.Vocab)
 	r := &Runner{m: m, kv: kv, stream: st, scale: float32(1 / math.Sqrt(float64(s.HeadDim)))}
 	for _, b := range []struct {
 		dst  *tensor.Buffer
@@ -55,15 +57,15 @@ func (m *Model) NewRunner(kv tensor.KV, maxTokens int) (*Runner, error) {
 	}{
 		{&r.x, tensor.Wide, maxTokens, s.Hidden},
 		{&r.h, tensor.Act, maxTokens, s.Hidden},
-		{&r.qkv, tensor.Act, maxTokens, s.qWidth() + 2*s.kvWidth()},
-		{&r.att, tensor.Act, maxTokens, s.qWidth()},
+		{&r.qkv, tensor.Act, maxTokens, sh.qWidth() + 2*sh.kvWidth()},
+		{&r.att, tensor.Act, maxTokens, sh.qWidth()},
 		{&r.delta, tensor.Wide, maxTokens, s.Hidden},
-		{&r.gu, tensor.Act, maxTokens, 2 * s.FFN},
-		{&r.act, tensor.Act, maxTokens, s.FFN},
+		{&r.gu, tensor.Act, maxTokens, 2 * sh.FFN},
+		{&r.act, tensor.Act, maxTokens, sh.FFN},
 		{&r.lastX, tensor.Wide, maxTokens, s.Hidden},
-		{&r.lastAtt, tensor.Act, maxTokens, s.qWidth()},
+		{&r.lastAtt, tensor.Act, maxTokens, sh.qWidth()},
 		{&r.block, tensor.Act, LogitBlock, s.Hidden},
-		{&r.logits, tensor.Wide, LogitBlock, s.Vocab},
+		{&r.logits, tensor.Wide, LogitBlock, sh.Vocab},
 	} {
 		if *b.dst, err = m.backend.NewBuffer(b.kind, b.rows, b.cols); err != nil {
 			r.Free()
@@ -75,7 +77,7 @@ func (m *Model) NewRunner(kv tensor.KV, maxTokens int) (*Runner, error) {
 
 // Free gives the buffers back.
 func (r *Runner) Free() {
-	for _, b := range []tensor.Buffer{r.x, r.h, r.qkv, r.att, r.delta, r.gu, r.act, r.lastX, r.lastAtt, r.block, r.logits} {
+	for _, b := range []tensor.Buffer{r.x, r.h, r.qkv, r.att, r.delta, r.gu, r.act, r.lastX, r.lastAtt, r.block, r.logits, r.whole} {
 		if b != nil {
 			b.Free()
 		}
@@ -122,8 +124,8 @@ func (r *Runner) Wait() error { return r.stream.Wait() }
 func (r *Runner) attention(l int, segs []nn.Segment) {
 	s, y, spec := r.stream, &r.m.layers[l], &r.m.Spec
 	y.qkv.Forward(s, r.qkv, r.h, segs)
-	s.RopeKV(r.qkv, r.kv, tensor.RopeKV{Layer: l, Heads: spec.Heads, QNorm: y.qNorm, KNorm: y.kNorm, Eps: spec.Eps})
-	s.Attention(r.att, r.qkv, r.kv, tensor.AttentionSpec{Layer: l, Heads: spec.Heads, Scale: r.scale, Window: spec.Windows[l]})
+	s.RopeKV(r.qkv, r.kv, tensor.RopeKV{Layer: l, Heads: r.m.share.Heads, QNorm: y.qNorm, KNorm: y.kNorm, Eps: spec.Eps})
+	s.Attention(r.att, r.qkv, r.kv, tensor.AttentionSpec{Layer: l, Heads: r.m.share.Heads, Scale: r.scale, Window: spec.Windows[l]})
 }
 
 // mlp goes from an attention output and the residual x to the MLP's output in
@@ -158,14 +160,37 @@ func (r *Runner) Sample(step *Step, out []tensor.Sampled, rows []tensor.SampleRo
 }
 
 // Logits computes the logits of LogitRows[from:to], at most LogitBlock of
-// them, after Forward, for those who want to see them. The rows [to-from, Vocab]
-// are valid, and the caller's to change, until the next call. An error ends the
-// step: call Finish.
+// them, after Forward, for those who want to see them; all ranks do, or none. The
+// rows [to-from, Vocab] are valid, and the caller's to change, until the next
+// call. An error ends the step: call Finish.
 func (r *Runner) Logits(step *Step, from, to int, stats []tensor.LogitStat) ([]float32, error) {
 	r.head(step, from, to)
 	r.stream.LogitStats(stats, r.logits)
-	host := r.stream.Host(r.logits)
-	return host, r.stream.Err()
+	if r.m.share.Size == 1 {
+		host := r.stream.Host(r.logits)
+		return host, r.stream.Err()
+	}
+	width := r.m.share.Size * r.m.share.Vocab
+	if r.whole == nil {
+		var err error
+		if r.whole, err = r.m.backend.NewBuffer(tensor.Wide, LogitBlock, width); err != nil {
+			return nil, fmt.Errorf("buffer [%d, %d]: %w", LogitBlock, width, err)
+		}
+	}
+	r.stream.AllGather(r.whole, r.logits)
+	host := r.stream.Host(r.whole)
+	if err := r.stream.Err(); err != nil {
+		return nil, err
+	}
+	return narrow(host, to-from, width, r.m.Spec.Vocab), nil
+}
+
+// narrow drops the padding behind each row, in place.
+func narrow(v []float32, rows, from, to int) []float32 {
+	for i := 1; i < rows; i++ {
+		copy(v[i*to:(i+1)*to], v[i*from:])
+	}
+	return v[:rows*to]
 }
 
 func (r *Runner) head(step *Step, from, to int) {
