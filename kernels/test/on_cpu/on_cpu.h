@@ -152,7 +152,7 @@ inline void run_block(unsigned threads, const std::function<void()> &body) {
 		for (unsigned i = 0; i < threads; i++) {
 			if (!b.done[i]) {
 				b.current = i;
-				threadIdx = dim3(i);
+				threadIdx = dim3(i, 0, 0);
 				swapcontext(&b.scheduler, &b.fibers[i]);
 			}
 		}
@@ -295,7 +295,7 @@ template <class Args> cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c
 	gridDim = c->gridDim;
 	blockDim = c->blockDim;
 	for (unsigned i = 0; i < c->gridDim.x; i++) {
-		blockIdx = dim3(i);
+		blockIdx = dim3(i, 0, 0);
 		on_cpu::run_block(c->blockDim.x, [&] { kernel(args); });
 	}
 	return cudaSuccess;
