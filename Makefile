@@ -43,7 +43,7 @@ test-gpu: needs kernels model ## conformance, parity and faults on the GPU
 	export CHORALE_KERNELS=$(CURDIR)/build/libchorale_kernels.so; \
 	$(GO) test -count=1 -tags gpu -run 'Conformance|GPU' ./worker/tensor/cuda ./worker/model ./worker/engine ./worker/device && \
 	$(GO) test -count=1 -tags gpu ./tests/parity && \
-	$(GO) test -count=1 -tags gpu -run FaultDevice ./tests
+	$(GO) test -count=1 -tags gpu -run 'FaultDevice|Soak' ./tests
 
 .PHONY: model
 model: $(MODEL) ## fetch and verify the small real model (93 MB)

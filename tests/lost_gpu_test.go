@@ -14,3 +14,9 @@ func lossy() (l limits, exact bool) {
 	}
 	return l, false
 }
+
+// steady are the limits of a site whose answers depend on nothing but the request.
+func steady() limits {
+	l, _ := lossy()
+	return limits{workerEnv: l.workerEnv, worker: []string{"--device", "cuda", "--deterministic"}}
+}
