@@ -58,6 +58,8 @@ var rules = []rule{
 
 	{"worker/collective", "worker/tensor", nil, "bytes and floats between ranks, not what they mean"},
 	{"worker/collective", "go.uber.org/zap", nil, "nothing below engine logs"},
+	{"worker/group", "go.uber.org/zap", []string{"worker/group/supervise"}, "nothing below engine logs"},
+	{"worker/group", "worker/engine", nil, "the engine knows ranks by an interface of its own"},
 	{"worker/sched", "time", nil, "pure: no clock"},
 	{"worker/kv", "time", nil, "pure: no clock"},
 	{"worker/sched", "go.uber.org/zap", nil, "pure: no logger"},

@@ -45,6 +45,7 @@ type Engine struct {
 	backend tensor.Backend
 	runner  *decoder.Runner
 	mem     tensor.Memory
+	ranks   Ranks
 	log     *zap.Logger
 
 	pool  *kv.Pool
@@ -61,7 +62,7 @@ type Engine struct {
 	// the last one did.
 	flights []*batch
 	landed  time.Time
-	// lost is why the device is gone; it ends Run.
+	// lost is why the device or the group is gone; it ends Run.
 	lost error
 	// outbox collects a step's outputs by connection.
 	outbox map[*Conn][]Output
@@ -88,14 +89,17 @@ func New(b tensor.Backend, m *decoder.Model, o Options, log *zap.Logger) (*Engin
 	if err != nil {
 		return nil, err
 	}
-	mem, err := openMemory(b, &m.Spec, &o)
+	if o.Ranks == nil {
+		o.Ranks = alone{}
+	}
+	mem, err := openMemory(b, m, &o)
 	if err != nil {
 		runner.Free()
 		return nil, err
 	}
 	runner.SetKV(mem.KV())
 	e := &Engine{
-		opts: o, model: m, backend: b, runner: runner, mem: mem, log: log.Named("engine"),
+		opts: o, model: m, backend: b, runner: runner, mem: mem, ranks: o.Ranks, log: log.Named("engine"),
 		conns: map[*Conn]struct{}{}, outbox: map[*Conn][]Output{},
 		bySeq: map[*sched.Seq]*sequence{},
 		wake:  make(chan struct{}, 1), done: make(chan struct{}),
@@ -150,11 +154,16 @@ func (e *Engine) absorb() {
 
 // Run is the loop. It returns when ctx ends, after every sequence was aborted
 // and all memory was given back; or, with an error that wraps tensor.ErrLost,
-// when the device is lost. Sequences then end with ErrClosed, as in a process
-// that stops: other workers may continue them.
+// when the device is lost, or ErrGroup, when another rank is. Sequences then end
+// with ErrClosed, as in a process that stops: other workers may continue them.
 func (e *Engine) Run(ctx context.Context) error {
+	var watch sync.WaitGroup
+	defer watch.Wait()
 	defer close(e.done)
 	defer e.stop()
+	if e.grouped() {
+		watch.Go(e.watchGroup)
+	}
 	for ctx.Err() == nil && e.lost == nil {
 		e.absorb()
 		if e.lost != nil {
@@ -229,6 +238,10 @@ func (e *Engine) stop() {
 func (e *Engine) accept(c *Conn, r *Request) {
 	q := &sequence{conn: c, req: r, prompt: len(r.Tokens) - r.Generated, generated: r.Generated}
 	q.Adapter, q.Tokens = r.Adapter, slices.Clone(r.Tokens)
+	if e.lost != nil { // this very moment
+		e.emit(c, Output{ID: r.ID, Reason: Abort, Err: ErrClosed})
+		return
+	}
 	if err := e.admissible(q); err != nil {
 		e.emit(c, Output{ID: r.ID, Reason: Abort, Err: err})
 		return
@@ -350,6 +363,10 @@ func (e *Engine) status() Status {
 func (e *Engine) arrived(a lora.Arrival) {
 	e.store.Arrived(a)
 	if a.Err == nil {
+		return
+	}
+	if e.ranks.Err() != nil { // the adapter is not at fault: its sequences go on elsewhere
+		e.groupLost()
 		return
 	}
 	if errors.Is(a.Err, tensor.ErrLost) {

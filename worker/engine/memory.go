@@ -31,22 +31,36 @@ type ownMemory interface {
 
 // openMemory makes the pool that cache and adapters share. Weights and buffers
 // are on the device already.
-func openMemory(b tensor.Backend, s *decoder.Spec, o *Options) (tensor.Memory, error) {
-	l := tensor.MemoryLayout{Bytes: o.MemoryBytes, KV: tensor.KVLayout{
-		Layers: s.Layers, KVHeads: s.KVHeads, HeadDim: s.HeadDim, PageSize: kv.PageSize, Pages: o.Pages,
-	}}
-	if d, ok := b.(ownMemory); ok && l.Bytes == 0 {
-		var err error
-		if l.Bytes, err = fractionOf(d, o.MemFraction); err != nil {
-			return nil, err
-		}
+func openMemory(b tensor.Backend, m *decoder.Model, o *Options) (tensor.Memory, error) {
+	l := tensor.MemoryLayout{Bytes: o.MemoryBytes, KV: m.KVLayout(kv.PageSize, o.Pages)}
+	var err error
+	if l.Bytes, err = Measure(b, l, o.MemFraction, o.Sharers); err != nil {
+		return nil, err
+	}
+	if err := o.Ranks.Fit(&l); err != nil {
+		return nil, fmt.Errorf("memory for cache and adapters: %w", err)
 	}
 	mem, err := b.NewMemory(l)
 	if err != nil {
 		return nil, fmt.Errorf("memory for cache and adapters: %w", err)
 	}
+	if err := o.Ranks.Same(mem); err != nil {
+		return nil, errors.Join(err, mem.Close())
+	}
 	o.Pages = mem.KV().Layout().Pages
 	return mem, nil
+}
+
+// Measure is how many bytes a pool of a layout takes where the layout does not
+// say: a share of what the fraction of a device's memory leaves beside all that is
+// in use, 0 where the device is the host and the layout's pages decide.
+func Measure(b tensor.Backend, l tensor.MemoryLayout, fraction float64, sharers int) (int64, error) {
+	d, ok := b.(ownMemory)
+	if !ok || l.Bytes != 0 {
+		return l.Bytes, nil
+	}
+	bytes, err := fractionOf(d, fraction)
+	return bytes / int64(max(1, sharers)), err
 }
 
 // fractionOf is what a fraction of a device's memory leaves beside all that is
@@ -92,7 +106,7 @@ func (e *Engine) share() error {
 	e.room.Bind(e.pool, e.store)
 	e.store.Share(e.room)
 	first := e.room.Start(start)
-	if err := e.mem.Grow(first); err != nil {
+	if err := e.grow(first); err != nil {
 		return fmt.Errorf("memory for the cache: %w", err)
 	}
 	e.room.Grown(first)
@@ -104,14 +118,25 @@ type mover struct{ e *Engine }
 
 // Shrink gives groups back that no step uses: a page has a reference until the
 // last step that reads it is over.
-func (m mover) Shrink(groups []int32) { m.e.mem.Shrink(groups) }
+func (m mover) Shrink(groups []int32) {
+	m.e.ranks.Shrink(groups)
+	m.e.mem.Shrink(groups)
+}
 
 // Grow brings groups beside the steps.
 func (m mover) Grow(groups []int32) {
 	go func() {
-		err := m.e.mem.Grow(groups)
+		err := m.e.grow(groups)
 		m.e.do(func() { m.e.grown(groups, err) })
 	}()
+}
+
+// grow brings groups on all ranks.
+func (e *Engine) grow(groups []int32) error {
+	others := make(chan error, 1)
+	go func() { others <- e.ranks.Grow(groups) }()
+	err := e.mem.Grow(groups)
+	return errors.Join(err, <-others)
 }
 
 // grown takes in groups of the cache.
@@ -119,6 +144,9 @@ func (e *Engine) grown(groups []int32, err error) {
 	if err == nil {
 		e.room.Grown(groups)
 		return
+	}
+	if e.grouped() { // some have the groups, some have not
+		e.broken(err)
 	}
 	e.room.Broke(groups)
 	e.log.Error("the cache cannot grow", zap.Int("groups", len(groups)), zap.Error(err))

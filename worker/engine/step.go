@@ -127,6 +127,9 @@ func grow(segs []nn.Segment, a *nn.Adapter, start, end int) []nn.Segment {
 func (e *Engine) launch(plan *sched.Plan) {
 	b := e.build(plan)
 	b.launched = time.Now()
+	if err := e.ranks.Step(&b.Step, b.asks); err != nil {
+		e.broken(err) // the step still comes to an end, at its first sum
+	}
 	e.runner.Forward(&b.Step)
 	e.runner.Sample(&b.Step, b.sampled, b.asks)
 	e.runner.Launch()
@@ -138,6 +141,10 @@ func (e *Engine) land() {
 	b := e.flights[0]
 	e.flights = slices.Delete(e.flights, 0, 1)
 	err := e.runner.Wait()
+	e.ranks.Landed(b.sampled)
+	if err == nil {
+		err = e.ranks.Err() // the others may have computed something else
+	}
 	e.count(b)
 	if err != nil {
 		e.fail(b, err)
@@ -203,6 +210,13 @@ func (e *Engine) advance(b *batch, sh *share) {
 // fail ends the sequences of a step that could not be computed; the others go on.
 // With the device lost nothing goes on, and all may be continued elsewhere.
 func (e *Engine) fail(b *batch, err error) {
+	if e.grouped() {
+		if e.lost == nil && errors.Is(err, tensor.ErrLost) {
+			e.lost = fmt.Errorf("step %d: %w", e.stats.Step, err)
+		}
+		e.broken(err)
+		return
+	}
 	if errors.Is(err, tensor.ErrLost) {
 		if e.lost != nil {
 			return

@@ -55,6 +55,11 @@ type Options struct {
 	EOS []int32
 	// Context bounds prompt and answer together; 0 is the model's.
 	Context int
+	// Sharers is how many engines or ranks take their memory of the same device;
+	// 0 is 1.
+	Sharers int
+	// Ranks are the others of a tensor-parallel group; nil: there are none.
+	Ranks Ranks
 }
 
 // Reason says why a sequence ended.
