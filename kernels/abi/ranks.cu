@@ -1,6 +1,7 @@
 // Joining a group, and the two ways of its operations: NCCL and the host.
 #include "ranks.h"
 
+#include "peer.h"
 #include "stream.h"
 
 namespace chorale {
@@ -125,6 +126,12 @@ void join(ch_stream &s, const ch_group &g) {
 	} else {
 		r->group = std::make_unique<Host>(g);
 	}
+	if (g.peers != nullptr) {
+		if (g.peers->context != s.context || g.peers->rank != g.rank || g.peers->size != g.size) {
+			fail(CH_INVALID, "the peers are of rank %d of %d, or another context's", g.peers->rank, g.peers->size);
+		}
+		r->group = with_peers(*g.peers, g.peer_bytes, s.context->info.major >= 9, std::move(r->group));
+	}
 	r->max_rows = s.max_rows;
 	check(cudaMalloc(&r->exchange, kExchange * s.max_rows * (g.size + 1)), "memory for a group");
 	check(cudaMemset(r->exchange, 0, kExchange * s.max_rows * (g.size + 1)), "memory for a group");
@@ -135,6 +142,8 @@ void join(ch_stream &s, const ch_group &g) {
 }
 
 } // namespace
+
+std::unique_ptr<Group> nccl_group(ch_comm &m) { return std::make_unique<Nccl>(m); }
 
 Ranks::~Ranks() {
 	for (char *p : {exchange, packed, gathered, whole, results}) {

@@ -80,6 +80,21 @@ typedef struct ch_comm_count {
 } ch_comm_count;
 int32_t ch_comm_counts(ch_comm *m, ch_comm_count *out, ch_error *err);
 
+// Peers see each other's memory (CUDA IPC): small messages go through it in one
+// kernel. Each rank is a process; all open, exchange their handles, and connect.
+#define CH_PEER_HANDLE_BYTES 64
+typedef struct ch_peers ch_peers;
+// CH_UNSUPPORTED: too many ranks, or memory that cannot be shared.
+int32_t ch_peers_open(ch_context *c, int32_t rank, int32_t size, void *handle, ch_peers **out, ch_error *err);
+int32_t ch_peers_connect(ch_peers *p, const void *handles, ch_error *err); // [size] by rank
+// ch_peers_measure tells how many microseconds a sum of so many bytes, at most
+// 1 MiB, takes by peers and by NCCL. All ranks call it with the same sizes.
+int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err);
+// ch_peers_abort frees whoever waits on the device, results undefined; from any
+// thread. ch_peers_close comes after the streams'.
+int32_t ch_peers_abort(ch_peers *p, ch_error *err);
+int32_t ch_peers_close(ch_peers *p, ch_error *err);
+
 // How a stream's group sums and copies, inside recorded graphs too: by NCCL, or
 // where there is no communicator by the host. A host operation runs on a thread of
 // the driver's, in the stream's order, and must not call CUDA. It cannot fail: what
@@ -95,6 +110,8 @@ typedef struct ch_group {
 	ch_comm *comm; // closed after the stream; or null
 	ch_host_function host;
 	uint64_t token; // for host
+	ch_peers *peers; // or null; likewise
+	int64_t peer_bytes; // messages of at most so many bytes go through the peers' memory
 } ch_group;
 
 // ch_stream_join makes a stream part of a group, before anything is submitted.

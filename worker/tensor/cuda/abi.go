@@ -181,6 +181,8 @@ type driver interface {
 	ncclVersion(library string) (int, error)
 	ncclID(library string) ([]byte, error)
 	openComm(library string, id []byte, rank, size int, timeout time.Duration) (driverComm, error)
+	// openPeers makes memory that other processes' devices see by its handle.
+	openPeers(rank, size int) (driverPeers, []byte, error)
 	close() error
 }
 
@@ -191,6 +193,16 @@ type driverComm interface {
 	check() error
 	abort() error
 	close() error
+}
+
+// driverPeers are devices that see each other's memory.
+type driverPeers interface {
+	connect(handles []byte) error
+	// measure gives the microseconds of sums of so many bytes.
+	measure(comm driverComm, sizes []int64) (peers, nccl []float32, err error)
+	// abort ends what runs, from any goroutine; close comes after the streams'.
+	abort()
+	close()
 }
 
 type driverStream interface {
@@ -213,6 +225,9 @@ type Statistics struct {
 
 // idBytes is the size of what ncclID gives.
 const idBytes = 128
+
+// handleBytes is the size of a handle of memory.
+const handleBytes = 64
 
 // What the host does for a group: see ch_host_operation.
 const (

@@ -25,6 +25,19 @@ const (
 	SumsHost
 )
 
+// Peers says whether small messages go through memory that the ranks' GPUs see of
+// each other.
+type Peers uint8
+
+const (
+	// PeersAuto measures, where NCCL sums, up to which size that is faster.
+	PeersAuto Peers = iota
+	// PeersOff leaves everything to NCCL or the host.
+	PeersOff
+	// PeersAlways takes it for whatever fits, or fails.
+	PeersAlways
+)
+
 // joining is how long all ranks may take to set NCCL up.
 const joining = 20 * time.Second
 
@@ -38,6 +51,10 @@ type ranks struct {
 	g    collective.Group
 	o    groupOptions
 	comm driverComm // nil when the host sums
+	// peers take messages of at most peerBytes; nil for none.
+	peers     driverPeers
+	peerBytes int64
+	times     []PeerTime
 	// token is the driver's name for it, where there is one.
 	token  uint64
 	forget func()
@@ -52,6 +69,7 @@ type ranks struct {
 type groupOptions struct {
 	sums  Sums
 	nccl  string
+	peers Peers
 	alone bool
 }
 
@@ -111,6 +129,11 @@ func (r *ranks) connect(d driver) error {
 		if err := r.openComm(d); err != nil {
 			return err
 		}
+	}
+	if err := r.openPeers(d); err != nil {
+		return err
+	}
+	if r.comm != nil || r.peers != nil {
 		r.watcher.Go(r.watch)
 	}
 	r.connected = true
@@ -193,14 +216,24 @@ func (r *ranks) watch() {
 		case <-every.C:
 		}
 		err := r.g.Ended()
-		if err == nil {
+		if err == nil && r.comm != nil {
 			err = r.comm.check()
 		}
 		if err != nil {
 			_ = r.fail(err)
-			_ = r.comm.abort() // nothing is left to be told
+			r.abort()
 			return
 		}
+	}
+}
+
+// abort ends what runs on the device.
+func (r *ranks) abort() {
+	if r.comm != nil {
+		_ = r.comm.abort() // nothing is left to be told
+	}
+	if r.peers != nil {
+		r.peers.abort()
 	}
 }
 
@@ -259,6 +292,9 @@ func (r *ranks) close() error {
 	var err error
 	if r.comm != nil {
 		err = r.comm.close()
+	}
+	if r.peers != nil {
+		r.peers.close()
 	}
 	if r.forget != nil {
 		r.forget()

@@ -32,6 +32,28 @@ func (c *fakeComm) check() error {
 func (c *fakeComm) abort() error { c.aborted.Store(true); return nil }
 func (c *fakeComm) close() error { c.closed.Store(true); return nil }
 
+// fakePeers are faster than NCCL up to a size.
+type fakePeers struct {
+	handles         []byte
+	faster          int64
+	aborted, closed atomic.Bool
+}
+
+func (p *fakePeers) connect(handles []byte) error { p.handles = bytes.Clone(handles); return nil }
+func (p *fakePeers) abort()                       { p.aborted.Store(true) }
+func (p *fakePeers) close()                       { p.closed.Store(true) }
+
+func (p *fakePeers) measure(_ driverComm, sizes []int64) (peers, nccl []float32, err error) {
+	for _, n := range sizes {
+		t := float32(9)
+		if n <= p.faster {
+			t = 5
+		}
+		peers, nccl = append(peers, t), append(nccl, 7)
+	}
+	return peers, nccl, nil
+}
+
 // pair makes a group of two in this process.
 func pair(t *testing.T) []collective.Member {
 	t.Helper()
@@ -132,6 +154,55 @@ func TestJoin(t *testing.T) {
 	}
 	if err := b.Join(new(collective.Solo)); !errors.Is(err, tensor.ErrUnsupported) {
 		t.Errorf("joining after a stream: %v", err)
+	}
+}
+
+// TestPeers: small messages go through peers' memory where all ranks can and, as
+// rank 0 measured, it is faster.
+func TestPeers(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		prepare func(rank int, f *fake, b *Backend)
+		want    int64
+		says    string
+	}{
+		{"faster up to 64 KiB", func(r int, f *fake, _ *Backend) { f.peers = &fakePeers{faster: int64(64-r) << 10} }, 64 << 10, ""},
+		{"never faster", func(_ int, f *fake, _ *Backend) { f.peers = &fakePeers{} }, 0, ""},
+		{"a rank sees nothing", func(r int, f *fake, _ *Backend) {
+			if r == 0 {
+				f.peers = &fakePeers{faster: 1 << 20}
+			}
+		}, 0, ""},
+		{"always", func(_ int, f *fake, b *Backend) {
+			f.peers, b.sums.peers, b.sums.sums = &fakePeers{}, PeersAlways, SumsHost
+		}, peerMost, ""},
+		{"always, in vain", func(r int, f *fake, b *Backend) {
+			if b.sums.peers = PeersAlways; r == 0 {
+				f.peers = &fakePeers{}
+			}
+		}, 0, "not all ranks see"},
+		{"off", func(_ int, f *fake, b *Backend) { f.peers, b.sums.peers = &fakePeers{faster: 1 << 20}, PeersOff }, 0, ""},
+	} {
+		fs, bs, _ := team(t, tt.prepare)
+		_, errs := streams(bs)
+		for r, b := range bs {
+			if err := errs[r]; (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%s: rank %d: %v", tt.name, r, err)
+			}
+			if _, most := b.PeerTimes(); most != tt.want {
+				t.Errorf("%s: rank %d: up to %d bytes, want %d", tt.name, r, most, tt.want)
+			}
+			if err := b.Close(); err != nil {
+				t.Errorf("%s: rank %d: %v", tt.name, r, err)
+			}
+			p, ok := fs[r].peers.(*fakePeers)
+			if ok && tt.name != "off" && !p.closed.Load() {
+				t.Errorf("%s: rank %d: the peers are not closed", tt.name, r)
+			}
+			if tt.want > 0 && (p.handles[0] != 1 || p.handles[handleBytes] != 2) {
+				t.Errorf("%s: rank %d: handles %v", tt.name, r, p.handles)
+			}
+		}
 	}
 }
 

@@ -12,10 +12,13 @@ import (
 	"runtime/cgo"
 	"time"
 	"unsafe"
+
+	"chorale/worker/tensor"
 )
 
 var (
 	_ [idBytes]byte     = [C.CH_COMM_ID_BYTES]byte{}
+	_ [handleBytes]byte = [C.CH_PEER_HANDLE_BYTES]byte{}
 	_ [hostReduce]byte  = [C.CH_HOST_ALL_REDUCE]byte{}
 	_ [hostGather]byte  = [C.CH_HOST_ALL_GATHER]byte{}
 	_ [opAllGather]byte = [C.CH_ALL_GATHER]byte{}
@@ -128,6 +131,54 @@ func (m *deviceComm) close() error {
 	return err
 }
 
+func (d *device) openPeers(rank, size int) (driverPeers, []byte, error) {
+	l, err := d.l.commShim()
+	if err != nil {
+		return nil, nil, err
+	}
+	var e C.ch_error
+	p, handle := &devicePeers{l: l}, make([]byte, handleBytes)
+	err = toError(C.shim_peers_open(l, d.c, C.int32_t(rank), C.int32_t(size), unsafe.Pointer(&handle[0]), &p.p, &e), &e)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, handle, nil
+}
+
+// devicePeers are peers of the library.
+type devicePeers struct {
+	l *C.comm_shim
+	p *C.ch_peers
+}
+
+func (p *devicePeers) connect(handles []byte) error {
+	var e C.ch_error
+	return toError(C.shim_peers_connect(p.l, p.p, unsafe.Pointer(&handles[0]), &e), &e)
+}
+
+func (p *devicePeers) measure(comm driverComm, sizes []int64) (peers, nccl []float32, err error) {
+	m, ok := comm.(*deviceComm)
+	if !ok {
+		return nil, nil, fmt.Errorf("peers are measured against NCCL: %w", tensor.ErrUnsupported)
+	}
+	peers, nccl = make([]float32, len(sizes)), make([]float32, len(sizes))
+	var e C.ch_error
+	err = toError(C.shim_peers_measure(p.l, p.p, m.m, C.int32_t(len(sizes)), (*C.int64_t)(unsafe.Pointer(&sizes[0])),
+		(*C.float)(unsafe.Pointer(&peers[0])), (*C.float)(unsafe.Pointer(&nccl[0])), &e), &e)
+	return peers, nccl, err
+}
+
+func (p *devicePeers) abort() {
+	var e C.ch_error
+	C.shim_peers_abort(p.l, p.p, &e) // cannot fail
+}
+
+func (p *devicePeers) close() {
+	var e C.ch_error
+	C.shim_peers_close(p.l, p.p, &e) // cannot fail
+	p.p = nil
+}
+
 func (s *deviceStream) join(r *ranks) error {
 	l, err := s.l.commShim()
 	if err != nil {
@@ -137,13 +188,17 @@ func (s *deviceStream) join(r *ranks) error {
 	if m, ok := r.comm.(*deviceComm); ok {
 		comm = m.m
 	}
+	var peers *C.ch_peers
+	if p, ok := r.peers.(*devicePeers); ok {
+		peers = p.p
+	}
 	if r.token == 0 {
 		h := cgo.NewHandle(r)
 		r.token, r.forget = uint64(h), h.Delete
 	}
 	s.ranks = r.g.Size()
 	var e C.ch_error
-	return toError(C.shim_join(l, s.s, C.int32_t(r.g.Rank()), C.int32_t(r.g.Size()), comm, C.uint64_t(r.token), &e), &e)
+	return toError(C.shim_join(l, s.s, C.int32_t(r.g.Rank()), C.int32_t(r.g.Size()), comm, C.uint64_t(r.token), peers, C.int64_t(r.peerBytes), &e), &e)
 }
 
 // choraleHostOperation is called by the driver when a stream comes to an

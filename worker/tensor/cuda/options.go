@@ -27,6 +27,8 @@ type Options struct {
 	NCCL string
 	// Sums says how the ranks of a group sum.
 	Sums Sums
+	// Peers says whether small sums go through memory that GPUs see of each other.
+	Peers Peers
 	// SumAlone has a group of one rank do all that several would: for tests.
 	SumAlone bool
 	// CuBLASLt is the path of libcublasLt; empty leaves it to the loader.

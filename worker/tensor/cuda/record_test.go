@@ -26,6 +26,7 @@ type fake struct {
 	id     [16]byte
 	noNCCL error
 	comm   *fakeComm
+	peers  driverPeers // nil: none to be had
 }
 
 func (f *fake) uuid() ([16]byte, error)         { return f.id, nil }
@@ -37,6 +38,13 @@ func (s *fakeStream) size() int {
 		return 1
 	}
 	return s.ranks.g.Size()
+}
+
+func (f *fake) openPeers(rank, _ int) (driverPeers, []byte, error) {
+	if f.peers == nil {
+		return nil, nil, &reason{"memory cannot be shared", tensor.ErrUnsupported}
+	}
+	return f.peers, bytes.Repeat([]byte{byte(rank + 1)}, handleBytes), nil
 }
 
 func (f *fake) openComm(_ string, id []byte, rank, _ int, _ time.Duration) (driverComm, error) {

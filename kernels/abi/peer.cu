@@ -1,0 +1,223 @@
+// Groups of GPUs that see each other's memory.
+#include "peer.h"
+
+#include <cstring>
+
+#include "stream.h"
+
+namespace chorale {
+
+namespace {
+
+static_assert(sizeof(cudaIpcMemHandle_t) == CH_PEER_HANDLE_BYTES);
+
+class Peers final : public Group {
+public:
+	Peers(ch_peers &p, int64_t most, bool early, std::unique_ptr<Group> rest) : Group(p.rank, p.size), p(p), most(std::min(most, peer::kBytes)), early(early), rest(std::move(rest)) {}
+
+	void all_reduce(cudaStream_t s, float *data, int64_t count) override {
+		const int64_t bytes = count * static_cast<int64_t>(sizeof(float));
+		if (bytes > most) {
+			rest->all_reduce(s, data, count);
+			return;
+		}
+		run(s, data, data, bytes, true);
+	}
+
+	void all_gather(cudaStream_t s, const void *src, void *dst, int64_t bytes) override {
+		if (bytes > most || bytes % 4 != 0) {
+			rest->all_gather(s, src, dst, bytes);
+			return;
+		}
+		run(s, src, dst, bytes, false);
+	}
+
+private:
+	void run(cudaStream_t s, const void *src, void *dst, int64_t bytes, bool sum) {
+		peer::Args a = {};
+		std::copy(p.memory, p.memory + p.size, a.memory);
+		a.rank = p.rank, a.ranks = p.size, a.done = p.done, a.over = p.over;
+		a.src = static_cast<const char *>(src), a.dst = static_cast<char *>(dst), a.bytes = bytes, a.sum = sum;
+		a.wide = (bytes | static_cast<int64_t>(reinterpret_cast<uintptr_t>(src)) | static_cast<int64_t>(reinterpret_cast<uintptr_t>(dst))) % 16 == 0;
+		cudaLaunchAttribute attribute = {};
+		attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+		attribute.val.programmaticStreamSerializationAllowed = 1;
+		cudaLaunchConfig_t config = {};
+		config.gridDim = peer::kBlocks, config.blockDim = peer::kThreads;
+		config.stream = s, config.attrs = &attribute, config.numAttrs = early ? 1 : 0;
+		check(cudaLaunchKernelEx(&config, peer::peer_kernel, a), "launch");
+	}
+
+	ch_peers &p;
+	const int64_t most;
+	const bool early; // kernels may be brought up while the one before ends
+	const std::unique_ptr<Group> rest;
+};
+
+void close_peers(ch_peers &p) {
+	for (int r = 0; r < p.size; r++) {
+		if (p.memory[r] != nullptr && r != p.rank) {
+			cudaIpcCloseMemHandle(p.memory[r]);
+		}
+	}
+	cudaFree(p.memory[p.rank]);
+	cudaFree(p.done);
+	cudaFreeHost(p.over);
+}
+
+void open_peers(ch_peers &p, void *handle) {
+	const size_t bytes = peer::memory_bytes(p.size), counts = sizeof(uint32_t) * peer::kBlocks;
+	check(cudaMalloc(&p.memory[p.rank], bytes), "memory for peers");
+	check(cudaMemset(p.memory[p.rank], 0, bytes), "memory for peers");
+	check(cudaMalloc(&p.done, counts), "memory for peers");
+	check(cudaMemset(p.done, 0, counts), "memory for peers");
+	check(cudaHostAlloc(reinterpret_cast<void **>(&p.over), sizeof(uint32_t), cudaHostAllocMapped), "pinned memory for peers");
+	*p.over = 0;
+	check(cudaDeviceSynchronize(), "memory for peers");
+	cudaIpcMemHandle_t mine;
+	const cudaError_t e = cudaIpcGetMemHandle(&mine, p.memory[p.rank]);
+	if (e != cudaSuccess) {
+		cudaGetLastError();
+		fail(CH_UNSUPPORTED, "memory cannot be shared with other processes: %s", cudaGetErrorString(e));
+	}
+	memcpy(handle, &mine, sizeof mine);
+}
+
+void connect(ch_peers &p, const char *handles) {
+	for (int r = 0; r < p.size; r++) {
+		if (r == p.rank) {
+			continue;
+		}
+		cudaIpcMemHandle_t theirs;
+		memcpy(&theirs, handles + r * sizeof theirs, sizeof theirs);
+		void *at = nullptr;
+		const cudaError_t e = cudaIpcOpenMemHandle(&at, theirs, cudaIpcMemLazyEnablePeerAccess);
+		if (e != cudaSuccess) {
+			cudaGetLastError();
+			fail(CH_UNSUPPORTED, "the memory of rank %d cannot be reached: %s", r, cudaGetErrorString(e));
+		}
+		p.memory[r] = static_cast<char *>(at);
+	}
+}
+
+// Timer measures what is recorded as a graph, between events.
+struct Timer {
+	cudaStream_t stream = nullptr;
+	cudaEvent_t begin = nullptr, end = nullptr;
+	cudaGraph_t graph = nullptr;
+	cudaGraphExec_t exec = nullptr;
+
+	Timer() {
+		check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+		check(cudaEventCreate(&begin), "event");
+		check(cudaEventCreate(&end), "event");
+	}
+	~Timer() {
+		drop();
+		cudaEventDestroy(begin);
+		cudaEventDestroy(end);
+		cudaStreamDestroy(stream);
+	}
+	void drop() {
+		if (exec != nullptr) {
+			cudaGraphExecDestroy(exec);
+		}
+		if (graph != nullptr) {
+			cudaGraphDestroy(graph);
+		}
+		exec = nullptr, graph = nullptr;
+	}
+
+	// measure gives the microseconds of one of many sums in a row.
+	float measure(Group &g, float *data, int64_t count) {
+		constexpr int kTimes = 20;
+		g.all_reduce(stream, data, count); // the first of a size is eager
+		check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording");
+		for (int i = 0; i < kTimes; i++) {
+			g.all_reduce(stream, data, count);
+		}
+		check(cudaStreamEndCapture(stream, &graph), "recording");
+		check(cudaGraphInstantiate(&exec, graph, 0), "recording");
+		float best = INFINITY;
+		for (int i = 0; i < 4; i++) {
+			check(cudaEventRecord(begin, stream), "event");
+			check(cudaGraphLaunch(exec, stream), "graph");
+			check(cudaEventRecord(end, stream), "event");
+			check(cudaEventSynchronize(end), "measuring");
+			float ms = 0;
+			check(cudaEventElapsedTime(&ms, begin, end), "measuring");
+			best = i == 0 ? best : std::min(best, ms * 1000 / kTimes);
+		}
+		drop();
+		return best;
+	}
+};
+
+} // namespace
+
+std::unique_ptr<Group> with_peers(ch_peers &p, int64_t most, bool early, std::unique_ptr<Group> rest) { return std::make_unique<Peers>(p, most, early, std::move(rest)); }
+
+} // namespace chorale
+
+using namespace chorale;
+
+CH_EXPORT int32_t ch_peers_open(ch_context *c, int32_t rank, int32_t size, void *handle, ch_peers **out, ch_error *err) {
+	auto p = std::make_unique<ch_peers>();
+	const int32_t status = guarded(c, err, [&] {
+		if (size < 1 || rank < 0 || rank >= size) {
+			fail(CH_INVALID, "rank %d of %d", rank, size);
+		}
+		if (size > peer::kRanks) {
+			fail(CH_UNSUPPORTED, "%d ranks, at most %d see each other's memory", size, peer::kRanks);
+		}
+		p->context = c, p->rank = rank, p->size = size;
+		open_peers(*p, handle);
+	});
+	if (status == CH_OK) {
+		*out = p.release();
+	} else if (p->context != nullptr) {
+		close_peers(*p);
+	}
+	return status;
+}
+
+CH_EXPORT int32_t ch_peers_connect(ch_peers *p, const void *handles, ch_error *err) {
+	return guarded(p ? p->context : nullptr, err, [&] { connect(*p, static_cast<const char *>(handles)); });
+}
+
+CH_EXPORT int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err) {
+	return guarded(p ? p->context : nullptr, err, [&] {
+		Timer t;
+		float *data = nullptr;
+		check(cudaMalloc(&data, peer::kBytes), "memory for measuring");
+		const std::unique_ptr<float, cudaError_t (*)(void *)> owner(data, [](void *d) { return cudaFree(d); });
+		check(cudaMemset(data, 0, peer::kBytes), "memory for measuring");
+		check(cudaDeviceSynchronize(), "memory for measuring");
+		const auto nccl = nccl_group(*m);
+		const auto peers = with_peers(*p, peer::kBytes, p->context->info.major >= 9, nullptr);
+		for (int32_t i = 0; i < count; i++) {
+			if (bytes[i] < 4 || bytes[i] > peer::kBytes) {
+				fail(CH_INVALID, "measuring messages of %lld bytes", static_cast<long long>(bytes[i]));
+			}
+			by_nccl[i] = t.measure(*nccl, data, bytes[i] / 4);
+			by_peers[i] = t.measure(*peers, data, bytes[i] / 4);
+		}
+	});
+}
+
+// Also when the context is lost.
+CH_EXPORT int32_t ch_peers_abort(ch_peers *p, ch_error *) {
+	if (p != nullptr && p->over != nullptr) {
+		*static_cast<volatile uint32_t *>(p->over) = 1;
+	}
+	return CH_OK;
+}
+
+CH_EXPORT int32_t ch_peers_close(ch_peers *p, ch_error *) {
+	if (p != nullptr) {
+		cudaSetDevice(p->context->device);
+		close_peers(*p);
+		delete p;
+	}
+	return CH_OK;
+}
