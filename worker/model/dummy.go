@@ -75,7 +75,7 @@ func (d *dummy) Tensor(name string) ([]int, tensor.Rows, bool) {
 			return nil
 		}, true
 	}
-	return shape, pieces(d.pool, seed(name), cols), true
+	return shape, pieces(d.pool, seed(name), 0, cols), true
 }
 
 // Tensor16 gives the same rows, rounded; norms are no matrices.
@@ -84,7 +84,12 @@ func (d *dummy) Tensor16(name string) (tensor.Rows16, bool) {
 	if !ok || len(shape) != 2 {
 		return nil, false
 	}
-	return pieces(d.pool16, seed(name), shape[1]), true
+	return pieces(d.pool16, seed(name), 0, shape[1]), true
+}
+
+// TensorColumns gives the same rows' columns.
+func (d *dummy) TensorColumns(name string, from, n int) (tensor.Rows, tensor.Rows16, bool) {
+	return pieces(d.pool, seed(name), from, n), pieces(d.pool16, seed(name), from, n), true
 }
 
 func seed(name string) int {
@@ -93,11 +98,12 @@ func seed(name string) int {
 	return int(h.Sum32())
 }
 
-// pieces reads rows of cols values, each from another place of the pool.
-func pieces[V any](pool []V, seed, cols int) func(dst []V, row, n int) error {
+// pieces reads cols values, from a column on, of rows which are each from another
+// place of the pool.
+func pieces[V any](pool []V, seed, from, cols int) func(dst []V, row, n int) error {
 	return func(dst []V, row, n int) error {
 		for r := range n {
-			at := (seed + (row+r)*7919) % len(pool)
+			at := (seed + (row+r)*7919 + from) % len(pool)
 			for out := dst[r*cols : (r+1)*cols]; len(out) > 0; at = 0 {
 				out = out[copy(out, pool[at:]):]
 			}

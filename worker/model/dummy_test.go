@@ -10,6 +10,7 @@ import (
 	"chorale/worker/model"
 	"chorale/worker/model/decoder"
 	"chorale/worker/tensor"
+	"chorale/worker/tensor/cpu"
 )
 
 // TestDummy: weights of noise bind without a missing or unused tensor, and the
@@ -32,6 +33,24 @@ func TestDummy(t *testing.T) {
 			}
 		}
 		m.Free()
+	}
+}
+
+// TestDummyRanks: ranks read the parts of the same noise.
+func TestDummyRanks(t *testing.T) {
+	spec := decoder.Spec{
+		Vocab: 50, Hidden: 32, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 8, FFN: 48, Context: 64, Eps: 1e-5,
+		QKVBias: true, MLPBias: true, Windows: []int{0, 0}, Rope: tensor.RopeSpec{InvFreq: []float32{1, .1, .01, .001}, Scale: 1},
+	}
+	all := func(size int) []float32 {
+		tm := newTeam(t, gather(t, size, false), cpu.Options{Precision: tensor.F32, Threads: 1}, func(b tensor.Backend) (*decoder.Model, error) {
+			return decoder.Load(b, spec, model.Dummy(&spec))
+		})
+		l, _ := tm.logits(t, nil, []int32{1, 2, 3, 49}, 3)
+		return l
+	}
+	if d := maxDiff(all(4), all(1)); d > 1e-4 {
+		t.Errorf("max |Δlogit| %.2g", d)
 	}
 }
 

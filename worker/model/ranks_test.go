@@ -54,6 +54,19 @@ func gather(t testing.TB, size int, tcp bool) inprocess.Group {
 // openTeam loads a model on a group's ranks.
 func openTeam(t testing.TB, g inprocess.Group, p tensor.Precision, path string) *team {
 	t.Helper()
+	return newTeam(t, g, cpu.Options{Precision: p, Threads: 1}, func(b tensor.Backend) (*decoder.Model, error) {
+		c, err := checkpoint.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		m, _, err := model.Open(b, c)
+		return m, err
+	})
+}
+
+func newTeam(t testing.TB, g inprocess.Group, o cpu.Options, load func(b tensor.Backend) (*decoder.Model, error)) *team {
+	t.Helper()
 	tm := &team{group: g, backends: make([]tensor.Backend, len(g)), models: make([]*decoder.Model, len(g))}
 	t.Cleanup(func() {
 		for i, b := range tm.backends {
@@ -66,7 +79,7 @@ func openTeam(t testing.TB, g inprocess.Group, p tensor.Precision, path string) 
 		}
 	})
 	err := g.Each(func(m collective.Member) error {
-		b, err := cpu.New(cpu.Options{Precision: p, Threads: 1})
+		b, err := cpu.New(o)
 		if err != nil {
 			return err
 		}
@@ -74,12 +87,7 @@ func openTeam(t testing.TB, g inprocess.Group, p tensor.Precision, path string) 
 		if err := b.Join(m); err != nil {
 			return err
 		}
-		c, err := checkpoint.Open(path)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		tm.models[m.Rank()], _, err = model.Open(b, c)
+		tm.models[m.Rank()], err = load(b)
 		return err
 	})
 	if err != nil {
