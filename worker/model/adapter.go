@@ -38,6 +38,7 @@ func Modules(s *decoder.Spec) []peft.Module {
 type Image struct {
 	image   tensor.Image
 	modules int
+	share   *decoder.Share
 	// pairs and biases are the modules' numbers, in the order of the image.
 	pairs, biases []int
 }
@@ -56,11 +57,11 @@ func numbers(m *decoder.Model) map[string]int {
 // tensors of a are not needed afterwards.
 func NewImage(m *decoder.Model, a *peft.Adapter) (*Image, error) {
 	number := numbers(m)
-	out := &Image{modules: len(number)}
+	out := &Image{modules: len(number), share: m.Share()}
 	specs := make([]tensor.LoRASpec, len(a.LoRAs))
 	for i := range a.LoRAs {
 		n := number[a.LoRAs[i].Module.Name]
-		specs[i] = pairOf(&a.LoRAs[i], m.Share().Module(n))
+		specs[i] = pairOf(&a.LoRAs[i], m.Share().Adapter(n, a.LoRAs[i].R))
 		out.pairs = append(out.pairs, n)
 	}
 	deltas, err := biasDeltas(m, a, number)
@@ -69,8 +70,8 @@ func NewImage(m *decoder.Model, a *peft.Adapter) (*Image, error) {
 	}
 	var vectors [][]float32
 	for _, n := range slices.Sorted(maps.Keys(deltas)) {
-		ms := m.Share().Module(n)
-		if v := ms.Values(deltas[n], m.Share().Rank); v != nil {
+		as := m.Share().Adapter(n, 1)
+		if v := as.Values(deltas[n], m.Share().Rank); v != nil {
 			out.biases, vectors = append(out.biases, n), append(vectors, v)
 		}
 	}
@@ -80,16 +81,18 @@ func NewImage(m *decoder.Model, a *peft.Adapter) (*Image, error) {
 	return out, nil
 }
 
-// pairOf is a rank's part of an adapted module: of A the columns of its inputs, of
-// B the rows of its outputs. One of the two is whole.
-func pairOf(l *peft.LoRA, ms decoder.ModuleShare) tensor.LoRASpec {
-	a, a16 := rowsOf(l.A, ms.In)
+// pairOf is a rank's part of an adapted module.
+func pairOf(l *peft.LoRA, as decoder.AdapterShare) tensor.LoRASpec {
+	a, a16 := rowsOf(l.A, as.In)
 	b, b16 := rowsOf(l.B, tensor.All(l.R))
-	if ms.Out != tensor.All(l.Module.Out) {
-		b, b16 = tensor.CutRows(b, ms.Out, l.R), tensor.CutRows(b16, ms.Out, l.R)
+	if as.Ranks != tensor.All(l.R) {
+		a, a16 = tensor.CutRows(a, as.Ranks, as.In.Len), tensor.CutRows(a16, as.Ranks, as.In.Len)
+	}
+	if as.Out != tensor.All(l.Module.Out) {
+		b, b16 = tensor.CutRows(b, as.Out, l.R), tensor.CutRows(b16, as.Out, l.R)
 	}
 	return tensor.LoRASpec{
-		Rank: l.R, In: ms.In.Len, Out: ms.Out.Len, Scale: float32(l.Scale), Embedding: l.Module.Kind == peft.Embedding,
+		Rank: l.R, In: as.In.Len, Out: as.Out.Len, Scale: float32(l.Scale), Embedding: l.Module.Kind == peft.Embedding, Cut: as.Cut,
 		A: a, B: b, A16: a16, B16: b16,
 	}
 }
@@ -143,6 +146,10 @@ func (i *Image) Load() (lora.Packed, error) {
 	for k, n := range i.biases {
 		a.Deltas[n].Bias = l.Vectors[k]
 	}
+	for n := range a.Deltas {
+		as := i.share.Adapter(n, 1)
+		a.Deltas[n].Offset = as.Offset()
+	}
 	return lora.Packed{Adapter: a, Bytes: i.image.DeviceBytes(), Free: l.Free}, nil
 }
 
@@ -159,8 +166,8 @@ func ImageBytes(m *decoder.Model, a *peft.Adapter) int64 {
 	}
 	for i := range a.LoRAs {
 		l := &a.LoRAs[i]
-		ms := m.Share().Module(number[l.Module.Name])
-		values += int64(l.R) * int64(ms.In.Len+ms.Out.Len)
+		as := m.Share().Adapter(number[l.Module.Name], l.R)
+		values += int64(as.Ranks.Len)*int64(as.In.Len) + int64(l.R)*int64(as.Out.Len)
 	}
 	return values * size
 }

@@ -36,7 +36,9 @@ type ranksOn struct {
 	Devices []int // by rank
 	Sums    cuda.Sums
 	Peers   cuda.Peers
+	BF16    bool // of what is summed
 	Batches []int
+	LoRA    bool // measure with adapters, too
 }
 
 func (on *ranksOn) open(m collective.Member, args []byte) (*cuda.Backend, error) {
@@ -44,7 +46,7 @@ func (on *ranksOn) open(m collective.Member, args []byte) (*cuda.Backend, error)
 		return nil, err
 	}
 	b, err := cuda.New(cuda.Options{
-		Device: on.Devices[m.Rank()], Sums: on.Sums, Peers: on.Peers, Tune: len(on.Batches) > 0,
+		Device: on.Devices[m.Rank()], Sums: on.Sums, Peers: on.Peers, SumBF16: on.BF16, Tune: len(on.Batches) > 0,
 		Library: os.Getenv("CHORALE_KERNELS"), CuBLASLt: os.Getenv("CHORALE_CUBLASLT"), NCCL: os.Getenv("CHORALE_NCCL"),
 	})
 	if err != nil {
@@ -309,6 +311,7 @@ type rankSpeed struct {
 
 type rankSpeeds struct {
 	Device, Sums string
+	BF16         bool
 	Ranks        int
 	PeerBytes    int64
 	PeerTimes    []cuda.PeerTime
@@ -333,18 +336,22 @@ func playSpeed(m collective.Member, args []byte) (any, error) {
 	if s.m, err = decoder.Load(b, spec, model.Dummy(&spec)); err != nil {
 		return nil, err
 	}
-	out := &rankSpeeds{Device: b.Name(), Ranks: m.Size(), LoadSeconds: time.Since(start).Seconds()}
+	out := &rankSpeeds{Device: b.Name(), Ranks: m.Size(), BF16: on.BF16, LoadSeconds: time.Since(start).Seconds()}
 	if s.cache, err = b.NewKV(s.m.KVLayout(kv.PageSize, slices.Max(on.Batches)*(speedCtx/kv.PageSize+1))); err != nil {
 		return nil, err
 	}
 	if s.r, err = s.m.NewRunner(s.cache, slices.Max(on.Batches)); err != nil {
 		return nil, err
 	}
-	if err := s.noises(share, 32, 16); err != nil {
-		return nil, err
+	counts := func(int) []int { return []int{0} }
+	if on.LoRA {
+		if err := s.noises(share, 32, 16); err != nil {
+			return nil, err
+		}
+		counts = func(n int) []int { return []int{0, min(n, 32)} }
 	}
 	for _, n := range on.Batches {
-		for _, d := range []int{0, min(n, 32)} {
+		for _, d := range counts(n) {
 			x, err := s.time(s.stepOf(n, d))
 			if err != nil {
 				return nil, err
@@ -435,7 +442,7 @@ func rankTimes(b *testing.B, on ranksOn) {
 // BenchmarkRanksOne is one rank, for those that share the work to be measured
 // against.
 func BenchmarkRanksOne(b *testing.B) {
-	rankTimes(b, ranksOn{Devices: []int{0}, Batches: []int{1, 64, 256}})
+	rankTimes(b, ranksOn{Devices: []int{0}, Batches: []int{1, 64, 256}, LoRA: true})
 }
 
 // int32s and floats read a golden tensor.

@@ -162,6 +162,10 @@ func TestRanks(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				tm := openTeam(t, gather(t, size, i%2 == 1), tensor.F32, filepath.Join("testdata", g.Name))
 				testRanks(t, tm, g)
+				for _, m := range tm.models {
+					m.ShardLoRA(true)
+				}
+				testFullyShared(t, tm, g)
 			})
 		}
 	}
@@ -186,7 +190,44 @@ func testRanks(t *testing.T, tm *team, g goldenModel) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	base := tm.testCases(t, g, f, func(c goldenCase, got, base collective.Counts) {
+		if got != base {
+			t.Errorf("%s: collectives %+v, the base has %+v", c.Name, got, base)
+		}
+	})
+	layers := int64(tm.models[0].Spec.Layers)
+	if base.AllReduce != 1+2*layers {
+		t.Errorf("%+v for %d layers, want an all-reduce for the embedding and two for a layer", base, layers)
+	}
+}
+
+// testFullyShared: adapters of which each value is on one rank only, give the
+// same, for at most one more gather or sum for each product of a layer.
+func testFullyShared(t *testing.T, tm *team, g goldenModel) {
+	f, err := safetensors.Open(filepath.Join("testdata", g.Name, "goldens.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	layers, more := int64(tm.models[0].Spec.Layers), false
+	tm.testCases(t, g, f, func(c goldenCase, got, base collective.Counts) {
+		gathers, sums := got.AllGather-base.AllGather, got.AllReduce-base.AllReduce
+		if gathers < 0 || gathers > 2*layers+1 || sums < 0 || sums > 2*layers { // q|k|v and gate|up, the head; o and down
+			t.Errorf("%s: collectives %+v, the base has %+v", c.Name, got, base)
+		}
+		more = more || gathers > 0
+	})
+	if !more {
+		t.Error("no adapter needed a gather")
+	}
+}
+
+// testCases compares all of a golden model's cases and shows check the collectives
+// of each adapter and those of the base, which it gives.
+func (tm *team) testCases(t *testing.T, g goldenModel, f *safetensors.File, check func(c goldenCase, got, base collective.Counts)) collective.Counts {
+	t.Helper()
 	var base []collective.Counts
+	var err error
 	for _, c := range g.Cases {
 		if c.Name == "embed-full-changed" { // refused: see TestAdapterParity
 			continue
@@ -209,13 +250,13 @@ func testRanks(t *testing.T, tm *team, g goldenModel) {
 			}
 			if c.Adapter == nil {
 				base = append(base, counts)
-			} else if counts != base[i] {
-				t.Errorf("%s, prompt %d: collectives %+v, the base has %+v", c.Name, i, counts, base[i])
+			} else {
+				check(c, counts, base[i])
 			}
 		}
 	}
-	layers := int64(tm.models[0].Spec.Layers)
-	if len(base) == 0 || base[0].AllReduce != 1+2*layers {
-		t.Errorf("%+v for %d layers, want an all-reduce for the embedding and two for a layer", base, layers)
+	if len(base) == 0 {
+		t.Fatal("there is no case of the base")
 	}
+	return base[0]
 }

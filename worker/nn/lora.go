@@ -12,6 +12,9 @@ type Adapter struct {
 type Delta struct {
 	Pair tensor.LoRAPair // nil: none
 	Bias tensor.Vector   // difference to the base's bias; nil: none
+	// Offset is the module's output at which pair and bias begin, where a rank has
+	// only some of them.
+	Offset int
 }
 
 // Segment is a run of rows [Start, End) that one adapter answers. Rows of the
@@ -36,7 +39,7 @@ func terms(buf []tensor.LoRATerm, segs []Segment, parts []Part) []tensor.LoRATer
 			if d.Pair == nil && d.Bias == nil {
 				continue
 			}
-			buf = append(buf, tensor.LoRATerm{Start: sg.Start, End: sg.End, Offset: p.Offset, Pair: d.Pair, Bias: d.Bias})
+			buf = append(buf, tensor.LoRATerm{Start: sg.Start, End: sg.End, Offset: p.Offset + d.Offset, Pair: d.Pair, Bias: d.Bias})
 		}
 	}
 	return buf

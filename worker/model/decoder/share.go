@@ -26,6 +26,7 @@ type Share struct {
 
 	spec    *Spec
 	kvFirst int
+	full    bool // see Model.ShardLoRA
 }
 
 // vocabAlign is what ranks' parts of the vocabulary are multiples of, so that
@@ -125,6 +126,40 @@ func (sh *Share) vocab() tensor.Span {
 	return tensor.Span{From: from, Len: sh.Vocab, Have: min(sh.Vocab, sh.spec.Vocab-from)}
 }
 
+// AdapterShare is a rank's part of an adapted module of a LoRA rank.
+type AdapterShare struct {
+	Cut tensor.LoRACut
+	// In and Out are the parts of the module's inputs and outputs, Ranks the rows
+	// of A, of which B has all.
+	In, Out, Ranks tensor.Span
+	// Sum is ModuleShare's: what is added to the outputs once is added where Out
+	// says, or, when Out is whole, by rank 0.
+	Sum bool
+}
+
+// Adapter gives this rank's part of an adapted module, by its number.
+func (sh *Share) Adapter(n, rank int) AdapterShare {
+	ms := sh.Module(n)
+	as := AdapterShare{In: ms.In, Out: ms.Out, Ranks: tensor.All(rank), Sum: ms.Sum}
+	switch {
+	case !sh.full || n == sh.spec.embedModule():
+	case ms.Sum:
+		from, to := sh.Rank*ms.Out.Len/sh.Size, (sh.Rank+1)*ms.Out.Len/sh.Size
+		as.Cut, as.Out = tensor.Summed, span(from, to-from)
+	default:
+		w := tensor.Gathered.Rows(rank, sh.Size)
+		from := min(sh.Rank*w, rank)
+		as.Cut, as.Ranks = tensor.Gathered, tensor.Span{From: from, Len: w, Have: min(w, rank-from)}
+	}
+	return as
+}
+
+// ShardLoRA shares adapters out among ranks completely, as S-LoRA does (Sheng et
+// al. 2023, arXiv:2311.03285): each value is on one rank only, for an all-gather or
+// all-reduce of intermediates more for each layer. It precedes the first adapter
+// and is the same on all ranks; one rank has everything anyway.
+func (m *Model) ShardLoRA(full bool) { m.share.full = full && m.share.Size > 1 }
+
 // The widths of this rank's projections.
 func (sh *Share) qWidth() int  { return sh.Heads * sh.spec.HeadDim }
 func (sh *Share) kvWidth() int { return sh.KVHeads * sh.spec.HeadDim }
@@ -135,6 +170,26 @@ func (ms *ModuleShare) Values(v []float32, rank int) []float32 {
 	if ms.Sum && rank > 0 {
 		return nil
 	}
-	part := v[ms.Out.From : ms.Out.From+ms.Out.Have]
-	return append(slices.Clone(part), make([]float32, ms.Out.Len-ms.Out.Have)...)
+	return cut(v, ms.Out)
+}
+
+// Values is ModuleShare's for what an adapter adds.
+func (as *AdapterShare) Values(v []float32, rank int) []float32 {
+	if as.Sum && as.Cut == tensor.Uncut && rank > 0 {
+		return nil
+	}
+	return cut(v, as.Out)
+}
+
+// Offset is the first of the module's outputs, as this rank counts them, that the
+// adapter changes.
+func (as *AdapterShare) Offset() int {
+	if as.Cut == tensor.Summed {
+		return as.Out.From
+	}
+	return 0
+}
+
+func cut(v []float32, s tensor.Span) []float32 {
+	return append(slices.Clone(v[s.From:s.From+s.Have]), make([]float32, s.Len-s.Have)...)
 }

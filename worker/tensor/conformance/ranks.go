@@ -29,6 +29,8 @@ func RunRanks(t *testing.T, open Open, group OpenGroup, tol Tolerance) {
 		run("SampleSplit", testSampleSplit)
 		run("StatsSplit", testStatsSplit)
 		run("SplitErrors", testSplitErrors)
+		run("CutLoRA", testCutLoRA)
+		run("CutErrors", testCutErrors)
 		run("GroupEnds", testGroupEnds)
 	}
 	t.Run("Join", func(t *testing.T) { testJoin(&check{T: t, open: open}, group(t, 2)) })

@@ -42,7 +42,7 @@ func (b *Backend) NewImage(pairs []tensor.LoRASpec, vectors [][]float32) (tensor
 	errs := make([]error, len(pairs)+1)
 	parallel(b.threads, len(pairs), func(i int) {
 		s := &pairs[i]
-		p, err := b.newPair(s.Rank, s.In, s.Out, s.Scale, s.Embedding, s.A, s.B)
+		p, err := b.imagePair(s)
 		if err != nil {
 			errs[i] = fmt.Errorf("pair %d: %w", i, err)
 			return
@@ -66,6 +66,13 @@ func (b *Backend) NewImage(pairs []tensor.LoRASpec, vectors [][]float32) (tensor
 		m.bytes += p.Bytes()
 	}
 	return m, nil
+}
+
+func (b *Backend) imagePair(s *tensor.LoRASpec) (tensor.LoRAPair, error) {
+	if s.Cut != tensor.Uncut {
+		return b.newCutPair(s)
+	}
+	return b.newPair(s.Rank, s.In, s.Out, s.Scale, s.Embedding, s.A, s.B)
 }
 
 // NewMatrix16 packs a weight [out, in] from float32 rows: packing rounds anyway.

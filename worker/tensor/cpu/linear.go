@@ -27,6 +27,10 @@ func (s *stream) Linear(dst, x tensor.Buffer, w tensor.Matrix, bias tensor.Vecto
 			return
 		}
 	}
+	lora, ok := s.partCuts(op, lora, in.rows, m.in, m.out)
+	if !ok {
+		return
+	}
 	terms, values, ok := s.checkTerms(op, lora, in.rows, m.in, m.out, false)
 	if !ok || in.rows == 0 || !s.shadow(in) || !s.reserve(op, values) {
 		return
@@ -37,6 +41,7 @@ func (s *stream) Linear(dst, x tensor.Buffer, w tensor.Matrix, bias tensor.Vecto
 	}
 	d.fresh = false
 	s.keep(s.b.k.linear(d, in, m, base, terms, scratch))
+	s.addCuts(op, d, in)
 }
 
 // shadow makes sure that the rounded copy of x is there when the kernels use it.

@@ -42,6 +42,7 @@ type stream struct {
 	others   []int
 	gathered []float32
 	sharded  sample.Sharded
+	cuts     cuts
 }
 
 // NewStream makes a stream for steps of at most maxTokens rows.
@@ -73,6 +74,7 @@ func (s *stream) free() {
 		m.release()
 	}
 	s.scratch.release()
+	s.cuts.free()
 }
 
 // fail keeps the first error. It returns false so that checks can end with it.

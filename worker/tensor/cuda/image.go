@@ -43,6 +43,9 @@ func checkLoRA(s *tensor.LoRASpec) error {
 	if s.Rank <= 0 || s.In <= 0 || s.Out <= 0 || s.A == nil || s.B == nil {
 		return fmt.Errorf("LoRA of rank %d, %d to %d: %w", s.Rank, s.In, s.Out, tensor.ErrShape)
 	}
+	if s.Cut != tensor.Uncut {
+		return fmt.Errorf("LoRA that ranks share out as S-LoRA does: %w", tensor.ErrUnsupported)
+	}
 	if s.Rank > maxLoRARank {
 		return fmt.Errorf("LoRA of rank %d, at most %d: %w", s.Rank, maxLoRARank, tensor.ErrUnsupported)
 	}
