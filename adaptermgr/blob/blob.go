@@ -1,7 +1,6 @@
 package blob
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -33,9 +32,8 @@ var (
 )
 
 const (
-	tmpDir     = "tmp"
-	filesDir   = "sha256"
-	copyBuffer = 1 << 20
+	tmpDir   = "tmp"
+	filesDir = "sha256"
 )
 
 // file is what Stage writes to; a seam for the tests of full disks.
@@ -50,16 +48,21 @@ type Store struct {
 	dir    string
 	next   atomic.Uint64
 	create func(path string) (file, error)
+	quota  *Quota
 }
 
 // Open returns the store in dir, which it creates if needed, and removes what
 // a crash left in tmp. It fails with ErrReadOnly where it cannot write.
-func Open(dir string) (*Store, error) {
+func Open(dir string) (*Store, error) { return OpenWithin(dir, nil) }
+
+// OpenWithin is Open with a quota, in which every stored and every temporary
+// file counts. What is stored already counts even beyond the limit.
+func OpenWithin(dir string, q *Quota) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("blob: %w", err)
 	}
-	s := &Store{dir: dir, create: createFile}
+	s := &Store{dir: dir, create: createFile, quota: q}
 	if err := os.RemoveAll(s.path(tmpDir)); err != nil {
 		return nil, classify("open", s.path(tmpDir), err)
 	}
@@ -71,7 +74,35 @@ func Open(dir string) (*Store, error) {
 	if err := s.probe(); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.count()
+}
+
+// count puts what is stored into the quota.
+func (s *Store) count() error {
+	if s.quota == nil {
+		return nil
+	}
+	list, err := s.List()
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		s.quota.Count(s.size(d))
+	}
+	return nil
+}
+
+// size returns a stored file's length, 0 when it is not there.
+func (s *Store) size(digest string) int64 {
+	path, err := s.Path(digest)
+	if err != nil {
+		return 0
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return st.Size()
 }
 
 func createFile(path string) (file, error) {
@@ -123,59 +154,6 @@ func (g *Staged) Digest() string { return g.digest }
 // Size returns the length of the contents in bytes.
 func (g *Staged) Size() int64 { return g.size }
 
-// Stage reads r to its end, at most limit bytes, into a temporary file. On an
-// error nothing is left behind.
-func (s *Store) Stage(ctx context.Context, r io.Reader, limit int64) (_ *Staged, err error) {
-	path := s.path(tmpDir, fmt.Sprintf("%d.part", s.next.Add(1)))
-	f, err := s.create(path)
-	if err != nil {
-		return nil, classify("stage", path, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreNotExist(os.Remove(path)))
-		}
-	}()
-	h := sha256.New()
-	n, err := copyTo(ctx, f, h, r, path, limit)
-	if err == nil {
-		err = classify("sync", path, f.Sync())
-	}
-	if cerr := f.Close(); err == nil {
-		err = classify("close", path, cerr)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &Staged{s: s, path: path, digest: hex.EncodeToString(h.Sum(nil)), size: n}, nil
-}
-
-// copyTo copies r into f and h. Errors of r are returned as they are, those of
-// f name path.
-func copyTo(ctx context.Context, f, h io.Writer, r io.Reader, path string, limit int64) (int64, error) {
-	buf := make([]byte, copyBuffer)
-	total := int64(0)
-	for {
-		if ctx.Err() != nil {
-			return total, context.Cause(ctx)
-		}
-		n, err := r.Read(buf)
-		if total += int64(n); total > limit {
-			return total, fmt.Errorf("blob: %w: more than %d bytes", ErrTooLarge, limit)
-		}
-		if _, werr := f.Write(buf[:n]); werr != nil {
-			return total, classify("write", path, werr)
-		}
-		_, _ = h.Write(buf[:n]) // a hash never fails
-		switch {
-		case err == io.EOF:
-			return total, nil
-		case err != nil:
-			return total, err
-		}
-	}
-}
-
 // Commit gives the file its name. When the digest is stored already the file
 // replaces it, which heals a corrupt one.
 func (g *Staged) Commit() error {
@@ -197,10 +175,12 @@ func (g *Staged) Commit() error {
 			return classify("commit", dir, err)
 		}
 	}
+	replaced := g.s.size(g.digest)
 	if err := os.Rename(g.path, path); err != nil {
 		return classify("commit", path, err)
 	}
 	g.ended = true
+	g.s.quota.Give(replaced)
 	return classify("commit", path, syncDir(dir))
 }
 
@@ -210,6 +190,7 @@ func (g *Staged) Discard() error {
 		return nil
 	}
 	g.ended = true
+	g.s.quota.Give(g.size)
 	return classify("discard", g.path, ignoreNotExist(os.Remove(g.path)))
 }
 
@@ -263,7 +244,12 @@ func (s *Store) Remove(digest string) error {
 	if err != nil {
 		return err
 	}
-	return classify("remove", path, ignoreNotExist(os.Remove(path)))
+	size := s.size(digest)
+	if err := ignoreNotExist(os.Remove(path)); err != nil {
+		return classify("remove", path, err)
+	}
+	s.quota.Give(size)
+	return nil
 }
 
 // List returns the stored digests in order.

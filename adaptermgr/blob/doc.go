@@ -14,6 +14,8 @@
 // the same bytes in place. Remove while the file is open elsewhere is fine,
 // readers keep what they opened.
 //
+// A Quota bounds the bytes of all files, temporary ones included.
+//
 // One process at a time owns DIR. Open does not lock it; whoever opens the
 // registry's database first, which is locked, is safe.
 package blob
