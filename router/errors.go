@@ -34,6 +34,11 @@ var (
 	// ErrWorkerLost reports an answer cut short by a worker's end that could
 	// not be continued elsewhere.
 	ErrWorkerLost = errors.New("worker group was lost")
+	// ErrGroupLost reports a worker group that is over because one of its ranks is:
+	// it says which, and is started again.
+	ErrGroupLost = errors.New("worker group is lost")
+	// ErrGroupRestarting reports a worker group whose ranks are being started.
+	ErrGroupRestarting = errors.New("worker group is starting")
 	// ErrAborted reports an answer that was aborted by request.
 	ErrAborted = errors.New("request was aborted")
 	// ErrWorker reports a failure inside a worker.

@@ -23,6 +23,9 @@ type GroupInfo struct {
 	KVPages          int
 	PageSize         int
 	LoRAEnabled      bool
+	// Ranks are the group's processes; Restarts counts how often they were started
+	// again.
+	Ranks, Restarts int
 }
 
 // Sequence is one answer for a worker group to compute.
@@ -64,6 +67,16 @@ type GroupStatus struct {
 	Preemptions            uint64
 	Adapters               AdapterMemory
 	Memory                 DeviceMemory
+	Plans                  PlanTimes
+}
+
+// PlanTimes tells how long it took to hand steps to a group's other ranks:
+// numbers by duration, of which class i took at most Bounds[i] seconds and the
+// last one longer, and the sum of all.
+type PlanTimes struct {
+	Bounds  []float64
+	Counts  []uint64
+	Seconds float64
 }
 
 // DeviceMemory is the pool that a worker group's cache and loaded adapters share,

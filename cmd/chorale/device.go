@@ -49,7 +49,7 @@ func cudaOptions() cuda.Options {
 	if _, set := os.LookupEnv("CUDA_DEVICE_ORDER"); !set {
 		_ = os.Setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID") // fails for names with = only
 	}
-	return cuda.Options{Library: os.Getenv("CHORALE_KERNELS"), CuBLASLt: os.Getenv("CHORALE_CUBLASLT")}
+	return cuda.Options{Library: os.Getenv("CHORALE_KERNELS"), CuBLASLt: os.Getenv("CHORALE_CUBLASLT"), NCCL: os.Getenv("CHORALE_NCCL")}
 }
 
 // watchGPU finds the GPU that the backend computes on at its driver's, for

@@ -24,6 +24,7 @@ var groups = []kong.Group{
 	{Key: "lora", Title: "LoRA adapters"},
 	{Key: "http", Title: "Addresses and keys"},
 	{Key: "compute", Title: "Compute"},
+	{Key: "ranks", Title: "Tensor parallel"},
 	{Key: "log", Title: "Logging"},
 }
 
@@ -47,8 +48,7 @@ type textFlags struct {
 type weightFlags struct {
 	Dtype      string `group:"model" default:"auto" enum:"auto,bfloat16,bf16,float32,float" help:"Arithmetic: bfloat16 (= auto, fast) or float32 (parity with PyTorch to 1e-4)."`
 	LoadFormat string `group:"model" default:"auto" enum:"auto,safetensors,gguf,dummy" help:"Kind of model files; auto looks, dummy takes noise for weights and needs a config.json only."`
-	Device     string `group:"compute" default:"auto" placeholder:"DEVICE" help:"Device to compute on: cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one."`
-	TpSize     int    `group:"compute" default:"1" help:"Ranks of a tensor-parallel worker group; only 1 so far."`
+	Device     string `group:"compute" default:"auto" placeholder:"DEVICE" help:"Device to compute on: cpu, cuda or cuda:NUMBER; auto takes a GPU where there is one. Ranks take GPUs from the one named on, or those of a list: cuda:0,cuda:2."`
 	Threads    int    `group:"compute" placeholder:"N" help:"Compute threads (default: all cores)."`
 	CPUKernel  string `name:"cpu-kernel" group:"compute" default:"auto" enum:"auto,amxbf16,avx512bf16,avx512f32,avx2,go" help:"CPU kernels; auto measures at start."`
 

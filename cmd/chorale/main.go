@@ -76,6 +76,8 @@ func execute(ctx *kong.Context) int {
 		return 0
 	case errors.Is(err, context.Canceled) && run.Err() != nil:
 		return 130
+	case errors.Is(err, errTold):
+		return 1
 	}
 	fmt.Fprintf(os.Stderr, "chorale: %v\n", err)
 	return 1

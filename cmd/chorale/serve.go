@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"reflect"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
+	"chorale/internal/checkpoint"
 	"chorale/services/auth"
 )
 
@@ -28,6 +30,7 @@ type serveCmd struct {
 	modelFlags
 	textFlags
 	weightFlags
+	groupFlags
 	loraFlags
 	registryFlags
 	faceFlags
@@ -41,6 +44,16 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	parent, err := supervisor()
+	if err != nil {
+		return err
+	}
+	if parent != nil {
+		return runRank(ctx, parent, rankParts{model: c.modelFlags, weigh: c.weightFlags, lora: c.loraFlags, group: c.groupFlags, drain: c.DrainTimeout, log: log})
+	}
+	if err := c.check(&rankFlags{TpRank: -1}); err != nil {
+		return err
+	}
 	doors, err := openDoors(&c.faceFlags)
 	if err != nil {
 		return err
@@ -51,18 +64,14 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer ckpt.Close()
-	w, err := newWorker(ckpt, &c.modelFlags, &c.weightFlags, &c.loraFlags, log)
+	w, err := c.worker(ctx, ckpt, log)
 	if err != nil {
 		return err
 	}
 	team := newCrew()
 	defer w.free() // after the engine has stopped
 	defer team.stop()
-	wcc, err := w.server.Loop()
-	if err != nil {
-		return err
-	}
-	peers := []peer{{"local", wcc, w.service}}
+	peers := []peer{w.peer()}
 	m, err := newManager(&c.registryFlags, &c.loraFlags, peers, nil, log)
 	if err != nil {
 		return err
@@ -81,11 +90,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err := m.checkNames(rr.r.Model()); err != nil {
 		return err
 	}
-	team.start(task{"worker", w.run})
-	if err := w.warmUp(ctx, &c.weightFlags, &c.loraFlags); err != nil {
-		return team.cause(err)
+	if err := w.start(ctx, team, c); err != nil {
+		return err
 	}
-	team.start(task{"worker grpc", stopWith(w.server.Server, w.server.ServeLoop)})
 	team.start(task{"adaptermgr", m.run})
 	team.start(task{"adaptermgr grpc", stopWith(m.server.Server, m.server.ServeLoop)})
 	team.start(rr.tasks()...)
@@ -173,12 +180,19 @@ type listenFlags struct {
 	Listen string `group:"http" help:"Address to listen on, internal: routers and managers come here." placeholder:"HOST:PORT" required:""`
 }
 
+// workerListenFlags are a worker group's address, which followers have none of.
+type workerListenFlags struct {
+	Listen string `group:"http" help:"Address to listen on, internal: routers and managers come here. Not for ranks above 0." placeholder:"HOST:PORT"`
+}
+
 // workerCmd is one worker group.
 type workerCmd struct {
 	modelFlags
 	weightFlags
+	groupFlags
+	rankFlags
 	loraFlags
-	listenFlags
+	workerListenFlags
 	listDevicesFlags
 	drainFlags
 	logFlags
@@ -190,17 +204,45 @@ func (c *workerCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", c.Listen) // before the model: a port in use is told at once
+	parts := rankParts{model: c.modelFlags, weigh: c.weightFlags, lora: c.loraFlags, group: c.groupFlags, drain: c.DrainTimeout, log: log}
+	parent, err := supervisor()
 	if err != nil {
-		return fmt.Errorf("--listen %s: %w", c.Listen, err)
+		return err
 	}
-	defer l.Close()
+	if parent != nil {
+		return runRank(ctx, parent, parts)
+	}
+	if err := c.check(&c.rankFlags); err != nil {
+		return err
+	}
+	if c.Listen == "" && c.TpRank <= 0 {
+		return errors.New("--listen is needed, but for ranks above 0")
+	}
+	var l net.Listener
+	if c.TpRank <= 0 {
+		if l, err = net.Listen("tcp", c.Listen); err != nil { // before the model: a port in use is told at once
+			return fmt.Errorf("--listen %s: %w", c.Listen, err)
+		}
+		defer l.Close()
+	}
 	ckpt, err := openModel(ctx, &c.modelFlags, log)
 	if err != nil {
 		return err
 	}
 	defer ckpt.Close()
-	w, err := newWorker(ckpt, &c.modelFlags, &c.weightFlags, &c.loraFlags, log)
+	if c.TpSize == 1 {
+		return serveWorker(ctx, ckpt, l, nil, &parts)
+	}
+	g, err := newRankGroup(ckpt, &c.groupFlags, &c.rankFlags, &c.weightFlags, l, c.DrainTimeout, log)
+	if err != nil {
+		return err
+	}
+	return g.run(ctx)
+}
+
+// serveWorker is a worker's life, alone or as the leader of others.
+func serveWorker(ctx context.Context, ckpt *checkpoint.Checkpoint, l net.Listener, m *membership, p *rankParts) error {
+	w, err := newWorker(ctx, ckpt, &p.model, &p.weigh, &p.lora, m, p.log)
 	if err != nil {
 		return err
 	}
@@ -208,19 +250,30 @@ func (c *workerCmd) Run(ctx context.Context) error {
 	defer w.free()
 	defer team.stop()
 	team.start(task{"worker", w.run})
-	if err := w.warmUp(ctx, &c.weightFlags, &c.loraFlags); err != nil {
+	if err := w.warmUp(ctx, &p.weigh, &p.lora); err != nil {
 		return team.cause(err)
 	}
 	team.start(task{"grpc", stopWith(w.server.Server, func() error { return w.server.Serve(l) })})
-	log.Info("worker ready", zap.String("grpc", l.Addr().String()))
+	p.log.Info("worker ready", zap.String("grpc", l.Addr().String()))
+	if m != nil {
+		m.parent.Ready()
+	}
 	select {
 	case err := <-team.failed:
+		w.lastWords()
 		return err
 	case <-ctx.Done():
 	}
-	log.Info("draining", zap.Duration("timeout", c.DrainTimeout))
-	w.idle(c.DrainTimeout)
+	p.log.Info("draining", zap.Duration("timeout", p.drain))
+	w.idle(p.drain)
 	return nil
+}
+
+// lastWords lets streams tell why they end.
+func (w *workerRole) lastWords() {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = w.server.Drain(ctx) // those that take longer are cut
 }
 
 // idle waits until nothing is computed any more.

@@ -12,6 +12,7 @@ import (
 	"chorale/internal/peft"
 	"chorale/internal/safetensors"
 	"chorale/worker/engine"
+	"chorale/worker/group"
 	"chorale/worker/lora"
 	"chorale/worker/model"
 )
@@ -123,7 +124,11 @@ func (w *workerRole) noiseAdapter(digest string, modules []string, seed uint64) 
 	if err != nil {
 		return h, err
 	}
-	return lora.Host{Digest: digest, Bytes: im.Bytes(), Pack: im.Load, Release: im.Free}, nil
+	h, err = group.Host(w.leader(), digest, config, b.Bytes(), im)
+	if err != nil {
+		im.Free()
+	}
+	return h, err
 }
 
 // linearKinds lists the last parts of the linear modules' names, each once.

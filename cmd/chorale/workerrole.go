@@ -26,6 +26,7 @@ import (
 	"chorale/worker/kv"
 	"chorale/worker/model"
 	"chorale/worker/model/decoder"
+	"chorale/worker/model/hfconfig"
 	"chorale/worker/tensor"
 )
 
@@ -38,6 +39,10 @@ type workerRole struct {
 	service *workers.Server
 	server  *rpc.Server
 	log     *zap.Logger
+	// fingerprint is of the model's files.
+	fingerprint string
+	// member is nil unless this is one rank of several.
+	member *membership
 	// driver and monitor are nil without a GPU that can be watched.
 	driver  *device.Driver
 	monitor *device.Monitor
@@ -64,44 +69,29 @@ func looksLikeRepo(s string) bool {
 	return strings.Count(s, "/") == 1 && !strings.HasPrefix(s, ".") && !strings.HasPrefix(s, "/") && filepath.Ext(s) != ".gguf"
 }
 
-// newWorker loads the model and makes the group ready to run.
-func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf *loraFlags, log *zap.Logger) (_ *workerRole, err error) {
-	if wf.TpSize != 1 {
-		return nil, fmt.Errorf("--tp-size %d: tensor parallel groups are not supported yet, only 1", wf.TpSize)
-	}
-	dummy := wf.LoadFormat == "dummy"
-	if k := ckpt.Kind(); wf.LoadFormat != "auto" && !dummy && wf.LoadFormat != k {
-		return nil, fmt.Errorf("--load-format %s: %s holds %s", wf.LoadFormat, ckpt.Path, k)
-	}
-	w := &workerRole{ckpt: ckpt, log: log.Named("worker")}
+// newWorker loads the model and makes the group ready to run. With a membership
+// it waits for the other ranks.
+func newWorker(ctx context.Context, ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf *loraFlags, member *membership, log *zap.Logger) (_ *workerRole, err error) {
+	w := &workerRole{ckpt: ckpt, log: log.Named("worker"), member: member}
 	defer func() {
 		if err != nil {
 			w.free()
 		}
 	}()
 	start := time.Now()
-	precision := tensor.BF16
-	if wf.Dtype == "float32" || wf.Dtype == "float" {
-		precision = tensor.F32
-	}
-	if w.backend, err = openBackend(wf, precision, w.log); err != nil {
-		return nil, err
-	}
-	wf.fill(w.backend)
-	w.watchGPU(wf)
-	w.backend = armFaults(w.backend, w.log)
-	open, fingerprint := model.Open, ckpt.Fingerprint
-	if dummy {
-		open, fingerprint = model.OpenDummy, func() string { return "dummy " + ckpt.Fingerprint() }
-	}
-	m, cfg, err := open(w.backend, ckpt)
+	m, cfg, precision, err := w.load(wf)
 	if err != nil {
 		return nil, err
 	}
-	w.model = m
 	opts, err := w.options(mf, wf, lf)
 	if err != nil {
 		return nil, err
+	}
+	if member != nil {
+		if err := member.lead(ctx, member.options(w.fingerprint, w.backend, wf)); err != nil {
+			return nil, err
+		}
+		opts.Ranks, opts.Sharers = member.leader, member.setting(settingSharers)
 	}
 	if w.engine, err = engine.New(w.backend, m, opts, log); err != nil {
 		return nil, err
@@ -112,7 +102,10 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	}
 	desc := workers.Description{
 		Incarnation: randomID(), Version: version, Device: w.backend.Name(), ModelType: cfg.ModelType, Architectures: cfg.Architectures,
-		DType: precision.String(), Fingerprint: fingerprint(), MaxLoRARank: rank, Targets: targets(lf.LoraTargetModules), LoRAEnabled: lf.EnableLora,
+		DType: precision.String(), Fingerprint: w.fingerprint, MaxLoRARank: rank, Targets: targets(lf.LoraTargetModules), LoRAEnabled: lf.EnableLora, Ranks: 1,
+	}
+	if member != nil {
+		desc.Leader, desc.Ranks, desc.Restarts = member.leader, member.parent.Size, member.parent.Restarts
 	}
 	if w.monitor != nil {
 		desc.Devices = w.devices
@@ -122,10 +115,49 @@ func newWorker(ckpt *checkpoint.Checkpoint, mf *modelFlags, wf *weightFlags, lf 
 	}
 	w.service = workers.NewServer(w.engine, ckpt, desc)
 	pb.RegisterWorkerServiceServer(w.server, w.service)
-	w.log.Info("model loaded", zap.String("path", ckpt.Path), zap.String("type", cfg.ModelType), zap.String("device", w.backend.Name()),
+	w.log.Info("model loaded", zap.String("path", ckpt.Path), zap.String("type", cfg.ModelType), zap.String("device", w.backend.Name()), zap.Int("ranks", desc.Ranks),
 		zap.String("dtype", precision.String()), zap.Int64("parameters", m.Spec.Parameters()), zap.Int64("weight_bytes", m.Bytes()),
 		zap.Int("kv_tokens", w.engine.Options().Pages*kv.PageSize), zap.Int("context", opts.Context), zap.Duration("took", time.Since(start).Round(time.Millisecond)))
 	return w, nil
+}
+
+// precision is the arithmetic that --dtype asks for.
+func (f *weightFlags) precision() tensor.Precision {
+	if f.Dtype == "float32" || f.Dtype == "float" {
+		return tensor.F32
+	}
+	return tensor.BF16
+}
+
+// load opens the device and brings the model, or this rank's slice of it, there.
+func (w *workerRole) load(wf *weightFlags) (*decoder.Model, *hfconfig.Config, tensor.Precision, error) {
+	dummy, precision := wf.LoadFormat == "dummy", wf.precision()
+	if k := w.ckpt.Kind(); wf.LoadFormat != "auto" && !dummy && wf.LoadFormat != k {
+		return nil, nil, precision, fmt.Errorf("--load-format %s: %s holds %s", wf.LoadFormat, w.ckpt.Path, k)
+	}
+	var err error
+	if w.backend, err = openBackend(wf, precision, w.log); err != nil {
+		return nil, nil, precision, err
+	}
+	wf.fill(w.backend)
+	w.watchGPU(wf)
+	if w.member != nil {
+		if err := w.backend.Join(w.member.late); err != nil {
+			return nil, nil, precision, err
+		}
+	}
+	w.backend = armFaults(w.backend, w.log)
+	open, fingerprint := model.Open, w.ckpt.Fingerprint
+	if dummy {
+		open, fingerprint = model.OpenDummy, func() string { return "dummy " + w.ckpt.Fingerprint() }
+	}
+	w.fingerprint = fingerprint()
+	m, cfg, err := open(w.backend, w.ckpt)
+	if err != nil {
+		return nil, nil, precision, err
+	}
+	w.model = m
+	return m, cfg, precision, nil
 }
 
 // targets reads --lora-target-modules; nil means all.
@@ -185,7 +217,7 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 	}
 	spec := &w.model.Spec
 	o := engine.Options{
-		MaxBatchTokens: wf.ChunkedPrefillSize, MaxRunning: wf.MaxRunningRequests, MaxAdapters: lf.MaxLorasPerBatch,
+		MaxRunning: wf.MaxRunningRequests, MaxAdapters: lf.MaxLorasPerBatch,
 		MaxResident: lf.MaxResidentLoras, StarveSteps: 64, EOS: w.ckpt.EOS(), Context: mf.ContextLength,
 	}
 	if o.Context <= 0 || o.Context > spec.Context {
@@ -194,12 +226,10 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 		}
 		o.Context = spec.Context
 	}
-	if wf.ChunkedPrefillSize < 0 {
-		o.MaxBatchTokens = min(o.Context, unchunked)
-	}
+	o.MaxBatchTokens = stepRows(wf, o.Context)
 	if o.MaxHostBytes = lf.MaxLoadedLoraBytes; o.MaxHostBytes == 0 {
 		if m, err := machineMemory(); err == nil { // where it is not known there is no bound
-			o.MaxHostBytes = m.available / 2
+			o.MaxHostBytes = m.available / 2 / int64(w.neighbours())
 		}
 	}
 	if o.MaxResident != 0 && o.MaxResident < o.MaxAdapters {
@@ -214,6 +244,22 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 	return o, err
 }
 
+// neighbours counts the ranks that share this machine's memory.
+func (w *workerRole) neighbours() int {
+	if w.member == nil {
+		return 1
+	}
+	return w.member.setting(settingLocal)
+}
+
+// stepRows is the most rows of a step.
+func stepRows(wf *weightFlags, context int) int {
+	if wf.ChunkedPrefillSize < 0 {
+		return min(context, unchunked)
+	}
+	return wf.ChunkedPrefillSize
+}
+
 // pagesOf is how many pages hold so many tokens.
 func pagesOf(tokens int64) int { return int((tokens + kv.PageSize - 1) / kv.PageSize) }
 
@@ -222,11 +268,11 @@ func (w *workerRole) hostTokens(wf *weightFlags, context int) (int64, error) {
 	if wf.MaxTotalTokens > 0 {
 		return int64(wf.MaxTotalTokens), nil
 	}
-	spec, size := &w.model.Spec, int64(2) // bytes of a cached value
+	l, size := w.model.KVLayout(kv.PageSize, 1), int64(2) // bytes of a cached value
 	if w.backend.Precision() == tensor.F32 {
 		size = 4
 	}
-	perToken := 2 * int64(spec.Layers) * int64(spec.KVHeads) * int64(spec.HeadDim) * size
+	perToken := 2 * int64(l.Layers) * int64(l.KVHeads) * int64(l.HeadDim) * size
 	f := wf.MemFractionStatic
 	if f == 0 {
 		return max(defaultCacheBytes/perToken, int64(context)), nil
@@ -236,6 +282,7 @@ func (w *workerRole) hostTokens(wf *weightFlags, context int) (int64, error) {
 		return 0, fmt.Errorf("--mem-fraction-static: %w", err)
 	}
 	budget := int64(f*float64(m.available+w.model.Bytes())) - w.model.Bytes()
+	budget /= int64(w.neighbours()) // whose weights are in memory already
 	if budget < perToken*kv.PageSize {
 		return 0, fmt.Errorf("--mem-fraction-static %g leaves nothing for the cache: %d bytes free, weights take %d", f, m.available, w.model.Bytes())
 	}
@@ -298,6 +345,9 @@ func (w *workerRole) compute(ctx context.Context) error {
 
 // free gives everything back, after run.
 func (w *workerRole) free() {
+	if err := w.member.close(); err != nil {
+		w.log.Warn("leaving the group", zap.Error(err))
+	}
 	if w.model != nil {
 		w.model.Free()
 	}

@@ -49,6 +49,8 @@ const (
 	ReasonServiceUnavailable = "SERVICE_UNAVAILABLE"
 	ReasonDraining           = "SHUTTING_DOWN"
 	ReasonWorkerLost         = "WORKER_LOST"
+	ReasonGroupLost          = "GROUP_LOST"
+	ReasonGroupRestarting    = "GROUP_RESTARTING"
 	ReasonWorker             = "WORKER_FAILED"
 	ReasonAborted            = "ABORTED"
 	ReasonCanceled           = "CANCELED"
@@ -96,6 +98,8 @@ var table = []row{
 	{router.ErrUnavailable, codes.Unavailable, ReasonUnavailable, http.StatusServiceUnavailable, retryAfter},
 	{router.ErrDraining, codes.Unavailable, ReasonDraining, http.StatusServiceUnavailable, retryAfter},
 	{router.ErrWorkerLost, codes.Unavailable, ReasonWorkerLost, http.StatusServiceUnavailable, retryAfter},
+	{router.ErrGroupLost, codes.Unavailable, ReasonGroupLost, http.StatusServiceUnavailable, retryAfter},
+	{router.ErrGroupRestarting, codes.Unavailable, ReasonGroupRestarting, http.StatusServiceUnavailable, retryAfter},
 	{router.ErrAborted, codes.Canceled, ReasonAborted, clientClosed, 0},
 	{router.ErrWorker, codes.Internal, ReasonWorker, http.StatusInternalServerError, 0},
 	{router.ErrInvalid, codes.InvalidArgument, ReasonInvalid, http.StatusBadRequest, 0},

@@ -2,12 +2,14 @@ package workers
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"google.golang.org/grpc"
 
 	pb "chorale/proto/gen/chorale/v1"
 	"chorale/router"
+	"chorale/services/status"
 	"chorale/worker/kv"
 )
 
@@ -33,7 +35,7 @@ func (d *Dialer) Address() string { return d.address }
 func (d *Dialer) Describe(ctx context.Context) (router.GroupInfo, error) {
 	r, err := d.client.DescribeWorker(ctx, &pb.DescribeWorkerRequest{})
 	if err != nil {
-		return router.GroupInfo{}, err
+		return router.GroupInfo{}, typed(err)
 	}
 	return router.GroupInfo{
 		Incarnation: r.GetIncarnation(), Version: r.GetVersion(), Device: r.GetDevice(), ModelDigest: r.GetModelDigest(),
@@ -42,7 +44,18 @@ func (d *Dialer) Describe(ctx context.Context) (router.GroupInfo, error) {
 		Modules: moduleKinds(r.GetModules()), MaxLoRAsPerBatch: int(r.GetMaxLorasPerBatch()),
 		MaxResidentLoRAs: int(r.GetMaxResidentLoras()), MaxLoRARank: int(r.GetMaxLoraRank()), MaxRunning: int(r.GetMaxRunning()),
 		KVPages: int(r.GetKvPages()), PageSize: int(r.GetPageSize()), LoRAEnabled: r.GetLoraEnabled(),
+		Ranks: max(1, int(r.GetRanks())), Restarts: int(r.GetRestarts()),
 	}, nil
+}
+
+// typed gives what a group says of itself as the router's errors.
+func typed(err error) error {
+	for _, e := range []error{router.ErrGroupLost, router.ErrGroupRestarting} {
+		if status.Reason(err) == status.Reason(e) {
+			return fmt.Errorf("%w (%w)", e, err)
+		}
+	}
+	return err
 }
 
 // moduleKinds lists the last parts of the modules' names, each once.
@@ -159,7 +172,7 @@ func (c *conn) forget(ids ...uint64) {
 func (c *conn) Recv() (router.StepOutputs, error) {
 	m, err := c.stream.Recv()
 	if err != nil {
-		return router.StepOutputs{}, err
+		return router.StepOutputs{}, typed(err)
 	}
 	out := routerOutputs(m, func(id uint64) []int32 {
 		c.mu.Lock()

@@ -155,6 +155,9 @@ func routerOutputs(m *pb.ConnectResponse, requested func(id uint64) []int32) rou
 			StepSeconds: s.GetStepSeconds(), MaxStepAdapters: int(s.GetMaxStepAdapters()), Preemptions: s.GetPreemptions(),
 			Adapters: adapterState(s.GetAdapterMemory()), Memory: memoryState(s.GetMemory()),
 		}
+		if p := s.GetPlans(); p != nil {
+			out.Status.Plans = router.PlanTimes{Bounds: p.GetBounds(), Counts: p.GetCounts(), Seconds: p.GetSeconds()}
+		}
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 
@@ -16,8 +17,11 @@ import (
 	"chorale/internal/peft"
 	"chorale/internal/safetensors"
 	pb "chorale/proto/gen/chorale/v1"
+	"chorale/router"
+	wire "chorale/services/status"
 	"chorale/worker/device"
 	"chorale/worker/engine"
+	"chorale/worker/group"
 	"chorale/worker/lora"
 	"chorale/worker/memory"
 	"chorale/worker/model"
@@ -35,6 +39,11 @@ type Description struct {
 	MaxLoRARank int
 	Targets     []string
 	LoRAEnabled bool
+	// Ranks are how many processes the group has; Restarts counts how often they
+	// were started again. Leader is this one's way to the others, nil when it is
+	// alone.
+	Ranks, Restarts int
+	Leader          *group.Leader
 	// Devices tells of the group's GPUs; nil where there are none.
 	Devices func() []device.Report
 	// MaxAdapterBytes bounds what one push may bring.
@@ -75,7 +84,7 @@ func (s *Server) DescribeWorker(context.Context, *pb.DescribeWorkerRequest) (*pb
 		VocabSize: int32(spec.Vocab), Parameters: spec.Parameters(), Dtype: s.d.DType, EosTokenIds: o.EOS,
 		MaxLorasPerBatch: int32(o.MaxAdapters), MaxResidentLoras: int32(o.MaxResident), MaxLoraRank: int32(s.d.MaxLoRARank),
 		MaxRunning: int32(o.MaxRunning), KvPages: int32(o.Pages), PageSize: pageSize, LoraEnabled: s.d.LoRAEnabled,
-		MaxLoadedLoraBytes: o.MaxHostBytes,
+		MaxLoadedLoraBytes: o.MaxHostBytes, Ranks: int32(s.d.Ranks), Restarts: int32(s.d.Restarts),
 	}
 	for _, m := range model.Modules(spec) {
 		out.Modules = append(out.Modules, &pb.ModelModule{
@@ -101,7 +110,7 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.C
 	for {
 		m, err := c.Recv(ctx)
 		if errors.Is(err, engine.ErrClosed) {
-			return status.Error(codes.Unavailable, "worker is stopping")
+			return s.closed()
 		}
 		if err != nil {
 			if err := <-gone; err != nil && !errors.Is(err, io.EOF) {
@@ -109,7 +118,7 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.C
 			}
 			return nil
 		}
-		out := &pb.ConnectResponse{Status: statusProto(&m.Status), Outputs: make([]*pb.SequenceOutput, len(m.Outputs))}
+		out := &pb.ConnectResponse{Status: s.status(&m.Status), Outputs: make([]*pb.SequenceOutput, len(m.Outputs))}
 		for i := range m.Outputs {
 			out.Outputs[i] = outputProto(&m.Outputs[i])
 		}
@@ -117,6 +126,27 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.C
 			return err
 		}
 	}
+}
+
+// closed tells why the engine takes nothing any more.
+func (s *Server) closed() error {
+	if s.d.Leader != nil {
+		var f *group.Fault
+		if errors.As(s.d.Leader.Err(), &f) && !f.InOrder() {
+			return wire.GRPC(fmt.Errorf("%w: %w", router.ErrGroupLost, f))
+		}
+	}
+	return status.Error(codes.Unavailable, "worker is stopping")
+}
+
+// status is the engine's, with what only this service knows.
+func (s *Server) status(st *engine.Status) *pb.WorkerStatus {
+	out := statusProto(st)
+	if s.d.Leader != nil {
+		counts, sum := s.d.Leader.Plans().Counts()
+		out.Plans = &pb.PlanTimes{Bounds: group.PlanBounds[:], Counts: counts, Seconds: sum}
+	}
+	return out
 }
 
 // down passes the router's messages to the engine.
@@ -212,12 +242,16 @@ func (s *Server) put(ctx context.Context, h *pb.PushAdapterHeader, weights []byt
 		s.e.UnreserveAdapter(reserved)
 		return 0, engineError(err)
 	}
-	host := lora.Host{
-		Digest: h.GetDigest(), Bytes: im.Bytes(), Device: im.DeviceBytes(), Reserved: reserved, Pinned: h.GetPinned(), Pack: im.Load, Release: im.Free,
-	}
-	if err := s.e.PutAdapter(ctx, host); err != nil {
+	host, err := group.Host(s.d.Leader, h.GetDigest(), h.GetConfig(), weights, im)
+	if err != nil {
 		s.e.UnreserveAdapter(reserved)
 		im.Free()
+		return 0, engineError(err)
+	}
+	host.Reserved, host.Pinned = reserved, h.GetPinned()
+	if err := s.e.PutAdapter(ctx, host); err != nil {
+		s.e.UnreserveAdapter(reserved)
+		host.Release()
 		return 0, engineError(err)
 	}
 	return host.Bytes, nil
@@ -307,7 +341,7 @@ func (s *Server) ListWorkerAdapters(ctx context.Context, _ *pb.ListWorkerAdapter
 
 func engineError(err error) error {
 	switch {
-	case errors.Is(err, engine.ErrClosed):
+	case errors.Is(err, engine.ErrClosed), errors.Is(err, group.ErrOver):
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, memory.ErrTooLarge): // for good: a manager does not try again
 		return status.Error(codes.FailedPrecondition, err.Error())

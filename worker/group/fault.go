@@ -20,9 +20,9 @@ type Fault struct {
 
 func (f *Fault) Error() string {
 	if f.Rank < 0 {
-		return fmt.Sprintf("%v: %s", ErrOver, f.Reason)
+		return f.Reason
 	}
-	return fmt.Sprintf("%v: rank %d: %s", ErrOver, f.Rank, f.Reason)
+	return fmt.Sprintf("rank %d: %s", f.Rank, f.Reason)
 }
 
 // Is makes it an ErrOver.
@@ -30,6 +30,9 @@ func (f *Fault) Is(target error) bool { return target == ErrOver }
 
 // Unwrap gives what was found first, if anything.
 func (f *Fault) Unwrap() error { return f.err }
+
+// InOrder tells whether nothing was wrong: the leader has left.
+func (f *Fault) InOrder() bool { return f.Rank == 0 && f.Reason == ErrLeft.Error() }
 
 // faultOf makes a fault of whatever ended a group; own is the rank at fault when
 // the error does not say.

@@ -115,12 +115,13 @@ func (l *Leader) Fail(err error) {
 
 // Close leaves the group and waits for everything that runs for it.
 func (l *Leader) Close() error {
-	l.Fail(errLeft)
+	l.Fail(ErrLeft)
 	l.loops.Wait()
 	return l.member.Close()
 }
 
-var errLeft = errors.New("the leader has left the group")
+// ErrLeft reports a group that its leader left in good order.
+var ErrLeft = errors.New("the leader has left the group")
 
 // Step has the others compute a step, which the caller is about to launch
 // itself. After an error the group is over.

@@ -165,8 +165,11 @@ type DescribeWorkerResponse struct {
 	LoraEnabled bool  `protobuf:"varint,19,opt,name=lora_enabled,json=loraEnabled,proto3" json:"lora_enabled,omitempty"`
 	// Host memory for adapters, in bytes; 0: no bound.
 	MaxLoadedLoraBytes int64 `protobuf:"varint,20,opt,name=max_loaded_lora_bytes,json=maxLoadedLoraBytes,proto3" json:"max_loaded_lora_bytes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Processes of the group, and how often they were started again.
+	Ranks         int32 `protobuf:"varint,21,opt,name=ranks,proto3" json:"ranks,omitempty"`
+	Restarts      int32 `protobuf:"varint,22,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DescribeWorkerResponse) Reset() {
@@ -335,6 +338,20 @@ func (x *DescribeWorkerResponse) GetLoraEnabled() bool {
 func (x *DescribeWorkerResponse) GetMaxLoadedLoraBytes() int64 {
 	if x != nil {
 		return x.MaxLoadedLoraBytes
+	}
+	return 0
+}
+
+func (x *DescribeWorkerResponse) GetRanks() int32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return 0
+}
+
+func (x *DescribeWorkerResponse) GetRestarts() int32 {
+	if x != nil {
+		return x.Restarts
 	}
 	return 0
 }
@@ -982,8 +999,10 @@ type WorkerStatus struct {
 	Preemptions     uint64         `protobuf:"varint,12,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
 	AdapterMemory   *AdapterMemory `protobuf:"bytes,13,opt,name=adapter_memory,json=adapterMemory,proto3" json:"adapter_memory,omitempty"`
 	Memory          *DeviceMemory  `protobuf:"bytes,14,opt,name=memory,proto3" json:"memory,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Absent where a group has one rank.
+	Plans         *PlanTimes `protobuf:"bytes,15,opt,name=plans,proto3" json:"plans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerStatus) Reset() {
@@ -1114,6 +1133,76 @@ func (x *WorkerStatus) GetMemory() *DeviceMemory {
 	return nil
 }
 
+func (x *WorkerStatus) GetPlans() *PlanTimes {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+// PlanTimes tells how long it took to hand steps to the group's other ranks:
+// counts by class, whose upper bounds in seconds are bounds and, for the last,
+// infinity; and the sum of all.
+type PlanTimes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bounds        []float64              `protobuf:"fixed64,1,rep,packed,name=bounds,proto3" json:"bounds,omitempty"`
+	Counts        []uint64               `protobuf:"varint,2,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	Seconds       float64                `protobuf:"fixed64,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanTimes) Reset() {
+	*x = PlanTimes{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanTimes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanTimes) ProtoMessage() {}
+
+func (x *PlanTimes) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanTimes.ProtoReflect.Descriptor instead.
+func (*PlanTimes) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PlanTimes) GetBounds() []float64 {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *PlanTimes) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *PlanTimes) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
 // DeviceMemory is the pool of memory that the key/value cache and loaded
 // adapters share, in bytes.
 type DeviceMemory struct {
@@ -1132,7 +1221,7 @@ type DeviceMemory struct {
 
 func (x *DeviceMemory) Reset() {
 	*x = DeviceMemory{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	mi := &file_chorale_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1233,7 @@ func (x *DeviceMemory) String() string {
 func (*DeviceMemory) ProtoMessage() {}
 
 func (x *DeviceMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	mi := &file_chorale_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1246,7 @@ func (x *DeviceMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceMemory.ProtoReflect.Descriptor instead.
 func (*DeviceMemory) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{11}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeviceMemory) GetTotal() int64 {
@@ -1223,7 +1312,7 @@ type AdapterMemory struct {
 
 func (x *AdapterMemory) Reset() {
 	*x = AdapterMemory{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[12]
+	mi := &file_chorale_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1324,7 @@ func (x *AdapterMemory) String() string {
 func (*AdapterMemory) ProtoMessage() {}
 
 func (x *AdapterMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[12]
+	mi := &file_chorale_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1337,7 @@ func (x *AdapterMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdapterMemory.ProtoReflect.Descriptor instead.
 func (*AdapterMemory) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{12}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AdapterMemory) GetHostBytes() int64 {
@@ -1320,7 +1409,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[13]
+	mi := &file_chorale_v1_worker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1421,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[13]
+	mi := &file_chorale_v1_worker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1434,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{13}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConnectResponse) GetOutputs() []*SequenceOutput {
@@ -1383,7 +1472,7 @@ type PushAdapterRequest struct {
 
 func (x *PushAdapterRequest) Reset() {
 	*x = PushAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[14]
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1484,7 @@ func (x *PushAdapterRequest) String() string {
 func (*PushAdapterRequest) ProtoMessage() {}
 
 func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[14]
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1497,7 @@ func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterRequest.ProtoReflect.Descriptor instead.
 func (*PushAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PushAdapterRequest) GetMessage() isPushAdapterRequest_Message {
@@ -1470,7 +1559,7 @@ type PushAdapterHeader struct {
 
 func (x *PushAdapterHeader) Reset() {
 	*x = PushAdapterHeader{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1571,7 @@ func (x *PushAdapterHeader) String() string {
 func (*PushAdapterHeader) ProtoMessage() {}
 
 func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1584,7 @@ func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterHeader.ProtoReflect.Descriptor instead.
 func (*PushAdapterHeader) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PushAdapterHeader) GetDigest() string {
@@ -1543,7 +1632,7 @@ type PushAdapterResponse struct {
 
 func (x *PushAdapterResponse) Reset() {
 	*x = PushAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1644,7 @@ func (x *PushAdapterResponse) String() string {
 func (*PushAdapterResponse) ProtoMessage() {}
 
 func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1657,7 @@ func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterResponse.ProtoReflect.Descriptor instead.
 func (*PushAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PushAdapterResponse) GetHostBytes() int64 {
@@ -1589,7 +1678,7 @@ type DropAdapterRequest struct {
 
 func (x *DropAdapterRequest) Reset() {
 	*x = DropAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1690,7 @@ func (x *DropAdapterRequest) String() string {
 func (*DropAdapterRequest) ProtoMessage() {}
 
 func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1703,7 @@ func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterRequest.ProtoReflect.Descriptor instead.
 func (*DropAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DropAdapterRequest) GetDigest() string {
@@ -1640,7 +1729,7 @@ type DropAdapterResponse struct {
 
 func (x *DropAdapterResponse) Reset() {
 	*x = DropAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1741,7 @@ func (x *DropAdapterResponse) String() string {
 func (*DropAdapterResponse) ProtoMessage() {}
 
 func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1754,7 @@ func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterResponse.ProtoReflect.Descriptor instead.
 func (*DropAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 // FlushWorkerCacheRequest asks to forget all cached prefixes.
@@ -1677,7 +1766,7 @@ type FlushWorkerCacheRequest struct {
 
 func (x *FlushWorkerCacheRequest) Reset() {
 	*x = FlushWorkerCacheRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1778,7 @@ func (x *FlushWorkerCacheRequest) String() string {
 func (*FlushWorkerCacheRequest) ProtoMessage() {}
 
 func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1791,7 @@ func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheRequest.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
 }
 
 // FlushWorkerCacheResponse acknowledges.
@@ -1714,7 +1803,7 @@ type FlushWorkerCacheResponse struct {
 
 func (x *FlushWorkerCacheResponse) Reset() {
 	*x = FlushWorkerCacheResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1815,7 @@ func (x *FlushWorkerCacheResponse) String() string {
 func (*FlushWorkerCacheResponse) ProtoMessage() {}
 
 func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1828,7 @@ func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheResponse.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
 }
 
 // ListWorkerAdaptersRequest asks for the worker's adapters.
@@ -1751,7 +1840,7 @@ type ListWorkerAdaptersRequest struct {
 
 func (x *ListWorkerAdaptersRequest) Reset() {
 	*x = ListWorkerAdaptersRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1852,7 @@ func (x *ListWorkerAdaptersRequest) String() string {
 func (*ListWorkerAdaptersRequest) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1865,7 @@ func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
 }
 
 // WorkerAdapter is one adapter on a worker.
@@ -1797,7 +1886,7 @@ type WorkerAdapter struct {
 
 func (x *WorkerAdapter) Reset() {
 	*x = WorkerAdapter{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1898,7 @@ func (x *WorkerAdapter) String() string {
 func (*WorkerAdapter) ProtoMessage() {}
 
 func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1911,7 @@ func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerAdapter.ProtoReflect.Descriptor instead.
 func (*WorkerAdapter) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WorkerAdapter) GetDigest() string {
@@ -1885,7 +1974,7 @@ type ListWorkerAdaptersResponse struct {
 
 func (x *ListWorkerAdaptersResponse) Reset() {
 	*x = ListWorkerAdaptersResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	mi := &file_chorale_v1_worker_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +1986,7 @@ func (x *ListWorkerAdaptersResponse) String() string {
 func (*ListWorkerAdaptersResponse) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	mi := &file_chorale_v1_worker_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +1999,7 @@ func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListWorkerAdaptersResponse) GetIncarnation() string {
@@ -1939,7 +2028,7 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x02in\x18\x02 \x01(\x05R\x02in\x12\x10\n" +
 	"\x03out\x18\x03 \x01(\x05R\x03out\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x19\n" +
-	"\bhas_bias\x18\x05 \x01(\bR\ahasBias\"\xd7\x05\n" +
+	"\bhas_bias\x18\x05 \x01(\bR\ahasBias\"\x89\x06\n" +
 	"\x16DescribeWorkerResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -1966,7 +2055,9 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\bkv_pages\x18\x11 \x01(\x05R\akvPages\x12\x1b\n" +
 	"\tpage_size\x18\x12 \x01(\x05R\bpageSize\x12!\n" +
 	"\flora_enabled\x18\x13 \x01(\bR\vloraEnabled\x121\n" +
-	"\x15max_loaded_lora_bytes\x18\x14 \x01(\x03R\x12maxLoadedLoraBytes\"\xbd\x01\n" +
+	"\x15max_loaded_lora_bytes\x18\x14 \x01(\x03R\x12maxLoadedLoraBytes\x12\x14\n" +
+	"\x05ranks\x18\x15 \x01(\x05R\x05ranks\x12\x1a\n" +
+	"\brestarts\x18\x16 \x01(\x05R\brestarts\"\xbd\x01\n" +
 	"\bSequence\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12%\n" +
 	"\ttoken_ids\x18\x02 \x03(\x05B\b\xbaH\x05\x92\x01\x02\b\x01R\btokenIds\x12%\n" +
@@ -2024,7 +2115,7 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\tR\x05error\x12!\n" +
 	"\ferror_reason\x18\b \x01(\tR\verrorReason\x12#\n" +
 	"\rcached_tokens\x18\t \x01(\x05R\fcachedTokensB\x10\n" +
-	"\x0e_stop_token_id\"\x9a\x04\n" +
+	"\x0e_stop_token_id\"\xc7\x04\n" +
 	"\fWorkerStatus\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\x05R\arunning\x12\x18\n" +
@@ -2040,7 +2131,12 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x11max_step_adapters\x18\v \x01(\x05R\x0fmaxStepAdapters\x12 \n" +
 	"\vpreemptions\x18\f \x01(\x04R\vpreemptions\x12@\n" +
 	"\x0eadapter_memory\x18\r \x01(\v2\x19.chorale.v1.AdapterMemoryR\radapterMemory\x120\n" +
-	"\x06memory\x18\x0e \x01(\v2\x18.chorale.v1.DeviceMemoryR\x06memory\"\xa6\x01\n" +
+	"\x06memory\x18\x0e \x01(\v2\x18.chorale.v1.DeviceMemoryR\x06memory\x12+\n" +
+	"\x05plans\x18\x0f \x01(\v2\x15.chorale.v1.PlanTimesR\x05plans\"U\n" +
+	"\tPlanTimes\x12\x16\n" +
+	"\x06bounds\x18\x01 \x03(\x01R\x06bounds\x12\x16\n" +
+	"\x06counts\x18\x02 \x03(\x04R\x06counts\x12\x18\n" +
+	"\aseconds\x18\x03 \x01(\x01R\aseconds\"\xa6\x01\n" +
 	"\fDeviceMemory\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x14\n" +
 	"\x05cache\x18\x02 \x01(\x03R\x05cache\x12\x1a\n" +
@@ -2121,7 +2217,7 @@ func file_chorale_v1_worker_proto_rawDescGZIP() []byte {
 	return file_chorale_v1_worker_proto_rawDescData
 }
 
-var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_chorale_v1_worker_proto_goTypes = []any{
 	(*DescribeWorkerRequest)(nil),      // 0: chorale.v1.DescribeWorkerRequest
 	(*ModelModule)(nil),                // 1: chorale.v1.ModelModule
@@ -2134,57 +2230,59 @@ var file_chorale_v1_worker_proto_goTypes = []any{
 	(*SequenceLogprobs)(nil),           // 8: chorale.v1.SequenceLogprobs
 	(*SequenceOutput)(nil),             // 9: chorale.v1.SequenceOutput
 	(*WorkerStatus)(nil),               // 10: chorale.v1.WorkerStatus
-	(*DeviceMemory)(nil),               // 11: chorale.v1.DeviceMemory
-	(*AdapterMemory)(nil),              // 12: chorale.v1.AdapterMemory
-	(*ConnectResponse)(nil),            // 13: chorale.v1.ConnectResponse
-	(*PushAdapterRequest)(nil),         // 14: chorale.v1.PushAdapterRequest
-	(*PushAdapterHeader)(nil),          // 15: chorale.v1.PushAdapterHeader
-	(*PushAdapterResponse)(nil),        // 16: chorale.v1.PushAdapterResponse
-	(*DropAdapterRequest)(nil),         // 17: chorale.v1.DropAdapterRequest
-	(*DropAdapterResponse)(nil),        // 18: chorale.v1.DropAdapterResponse
-	(*FlushWorkerCacheRequest)(nil),    // 19: chorale.v1.FlushWorkerCacheRequest
-	(*FlushWorkerCacheResponse)(nil),   // 20: chorale.v1.FlushWorkerCacheResponse
-	(*ListWorkerAdaptersRequest)(nil),  // 21: chorale.v1.ListWorkerAdaptersRequest
-	(*WorkerAdapter)(nil),              // 22: chorale.v1.WorkerAdapter
-	(*ListWorkerAdaptersResponse)(nil), // 23: chorale.v1.ListWorkerAdaptersResponse
-	nil,                                // 24: chorale.v1.TokenSampling.LogitBiasEntry
-	(FinishReason)(0),                  // 25: chorale.v1.FinishReason
-	(*DeviceInfo)(nil),                 // 26: chorale.v1.DeviceInfo
+	(*PlanTimes)(nil),                  // 11: chorale.v1.PlanTimes
+	(*DeviceMemory)(nil),               // 12: chorale.v1.DeviceMemory
+	(*AdapterMemory)(nil),              // 13: chorale.v1.AdapterMemory
+	(*ConnectResponse)(nil),            // 14: chorale.v1.ConnectResponse
+	(*PushAdapterRequest)(nil),         // 15: chorale.v1.PushAdapterRequest
+	(*PushAdapterHeader)(nil),          // 16: chorale.v1.PushAdapterHeader
+	(*PushAdapterResponse)(nil),        // 17: chorale.v1.PushAdapterResponse
+	(*DropAdapterRequest)(nil),         // 18: chorale.v1.DropAdapterRequest
+	(*DropAdapterResponse)(nil),        // 19: chorale.v1.DropAdapterResponse
+	(*FlushWorkerCacheRequest)(nil),    // 20: chorale.v1.FlushWorkerCacheRequest
+	(*FlushWorkerCacheResponse)(nil),   // 21: chorale.v1.FlushWorkerCacheResponse
+	(*ListWorkerAdaptersRequest)(nil),  // 22: chorale.v1.ListWorkerAdaptersRequest
+	(*WorkerAdapter)(nil),              // 23: chorale.v1.WorkerAdapter
+	(*ListWorkerAdaptersResponse)(nil), // 24: chorale.v1.ListWorkerAdaptersResponse
+	nil,                                // 25: chorale.v1.TokenSampling.LogitBiasEntry
+	(FinishReason)(0),                  // 26: chorale.v1.FinishReason
+	(*DeviceInfo)(nil),                 // 27: chorale.v1.DeviceInfo
 }
 var file_chorale_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: chorale.v1.DescribeWorkerResponse.modules:type_name -> chorale.v1.ModelModule
 	4,  // 1: chorale.v1.Sequence.sampling:type_name -> chorale.v1.TokenSampling
-	24, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
+	25, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
 	3,  // 3: chorale.v1.SubmitSequences.sequences:type_name -> chorale.v1.Sequence
 	5,  // 4: chorale.v1.ConnectRequest.submit:type_name -> chorale.v1.SubmitSequences
 	6,  // 5: chorale.v1.ConnectRequest.abort:type_name -> chorale.v1.AbortSequences
 	8,  // 6: chorale.v1.SequenceOutput.logprobs:type_name -> chorale.v1.SequenceLogprobs
 	8,  // 7: chorale.v1.SequenceOutput.prompt_logprobs:type_name -> chorale.v1.SequenceLogprobs
-	25, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
-	12, // 9: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
-	11, // 10: chorale.v1.WorkerStatus.memory:type_name -> chorale.v1.DeviceMemory
-	9,  // 11: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
-	10, // 12: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
-	26, // 13: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
-	15, // 14: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
-	22, // 15: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
-	0,  // 16: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
-	7,  // 17: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
-	14, // 18: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
-	17, // 19: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
-	19, // 20: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
-	21, // 21: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
-	2,  // 22: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
-	13, // 23: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
-	16, // 24: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
-	18, // 25: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
-	20, // 26: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
-	23, // 27: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	26, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
+	13, // 9: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
+	12, // 10: chorale.v1.WorkerStatus.memory:type_name -> chorale.v1.DeviceMemory
+	11, // 11: chorale.v1.WorkerStatus.plans:type_name -> chorale.v1.PlanTimes
+	9,  // 12: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
+	10, // 13: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
+	27, // 14: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
+	16, // 15: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
+	23, // 16: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
+	0,  // 17: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
+	7,  // 18: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
+	15, // 19: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
+	18, // 20: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
+	20, // 21: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
+	22, // 22: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
+	2,  // 23: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
+	14, // 24: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
+	17, // 25: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
+	19, // 26: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
+	21, // 27: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
+	24, // 28: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_worker_proto_init() }
@@ -2198,7 +2296,7 @@ func file_chorale_v1_worker_proto_init() {
 		(*ConnectRequest_Abort)(nil),
 	}
 	file_chorale_v1_worker_proto_msgTypes[9].OneofWrappers = []any{}
-	file_chorale_v1_worker_proto_msgTypes[14].OneofWrappers = []any{
+	file_chorale_v1_worker_proto_msgTypes[15].OneofWrappers = []any{
 		(*PushAdapterRequest_Header)(nil),
 		(*PushAdapterRequest_Chunk)(nil),
 	}
@@ -2208,7 +2306,7 @@ func file_chorale_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_worker_proto_rawDesc), len(file_chorale_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
