@@ -39,8 +39,9 @@ type Tensor struct {
 	Rows   ReadRows
 	Rows16 ReadRows16
 	// Columns reads of each row the n columns from `from` on and touches nothing
-	// else of the file; nil where rows are only decoded whole.
-	Columns func(from, n int) (ReadRows, ReadRows16)
+	// else of the file. It is not ok where they can only be decoded with others: a
+	// GGUF file's blocks are whole.
+	Columns func(from, n int) (rows ReadRows, rows16 ReadRows16, ok bool)
 	// Raw is the stored bytes, for fingerprints.
 	Raw []byte
 }

@@ -177,6 +177,34 @@ func TestGGUF(t *testing.T) {
 	}
 }
 
+// TestColumns: both kinds of file give parts of rows, but for q and k of a llama,
+// whose rows GGUF has in another order.
+func TestColumns(t *testing.T) {
+	meta, ts := ggufModel(t)
+	c, err := openGGUFBytes(t, encode(t, meta, ts))
+	if err != nil {
+		t.Fatal(err)
+	}
+	down, _ := c.Tensor("model.layers.0.mlp.down_proj.weight")
+	rows, rows16, ok := down.Columns(2, 3)
+	if !ok {
+		t.Fatal("no columns")
+	}
+	got, half := make([]float32, 6), make([]uint16, 6)
+	if err := errors.Join(rows(got, 1, 2), rows16(half, 1, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if want := []float32{ffn + 2, ffn + 3, ffn + 4, 2*ffn + 2, 2*ffn + 3, 2*ffn + 4}; !slices.Equal(got, want) || half[5] != bf16.Of(got[5]) {
+		t.Errorf("%v, %v, want %v", got, half, want)
+	}
+	if _, _, ok := down.Columns(5, 3); ok {
+		t.Error("columns beyond the last")
+	}
+	if q, _ := c.Tensor("model.layers.0.self_attn.q_proj.weight"); q.Columns != nil {
+		t.Error("columns of rows in another order")
+	}
+}
+
 // TestGGUFRows: q and k of a llama come in Hugging Face's order, v as it is.
 func TestGGUFRows(t *testing.T) {
 	meta, ts := ggufModel(t)

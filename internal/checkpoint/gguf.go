@@ -222,9 +222,20 @@ func (g *ggufFile) tensor(name string) (Tensor, bool) {
 	out := Tensor{Shape: t.Shape, Raw: t.Data, Rows: t.Rows}
 	if slices.Contains(permuted, g.arch) && (strings.Contains(name, ".q_proj.") || strings.Contains(name, ".k_proj.")) {
 		out.Rows = g.unpermute(t)
+	} else {
+		out.Columns = func(from, n int) (ReadRows, ReadRows16, bool) { return columns(t, gguf.Span{Col: from, N: n}) }
 	}
 	out.Rows16 = rounded(out.Rows)
 	return out, true
+}
+
+// columns reads columns that are whole blocks.
+func columns(t gguf.Tensor, s gguf.Span) (ReadRows, ReadRows16, bool) {
+	if !t.Whole(s) {
+		return nil, nil, false
+	}
+	rows := func(dst []float32, row, n int) error { return t.Columns(dst, row, n, s) }
+	return rows, rounded(rows), true
 }
 
 // rounded reads rows as bfloat16.

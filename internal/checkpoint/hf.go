@@ -154,7 +154,7 @@ func (f *hfFolder) tensor(name string) (Tensor, bool) {
 	if n := len(t.Shape); n > 0 {
 		cols = t.Shape[n-1]
 	}
-	columns := func(from, width int) (ReadRows, ReadRows16) {
+	columns := func(from, width int) (ReadRows, ReadRows16, bool) {
 		broken := func(err error) error {
 			if errors.Is(err, safetensors.ErrShape) {
 				return fmt.Errorf("%w: %s: %w", ErrFormat, name, err)
@@ -165,9 +165,9 @@ func (f *hfFolder) tensor(name string) (Tensor, bool) {
 				return broken(t.Float32Block(dst, safetensors.Block{Row: row, N: n, Col: from, Cols: width}))
 			}, func(dst []uint16, row, n int) error {
 				return broken(t.BF16Block(dst, safetensors.Block{Row: row, N: n, Col: from, Cols: width}))
-			}
+			}, true
 	}
-	rows, rows16 := columns(0, cols)
+	rows, rows16, _ := columns(0, cols)
 	return Tensor{Shape: t.Shape, Raw: t.Data, Rows: rows, Rows16: rows16, Columns: columns}, true
 }
 

@@ -74,6 +74,6 @@ func (w weights) TensorColumns(name string, from, n int) (tensor.Rows, tensor.Ro
 	if !ok || t.Columns == nil {
 		return nil, nil, false
 	}
-	rows, rows16 := t.Columns(from, n)
-	return tensor.Rows(rows), tensor.Rows16(rows16), true
+	rows, rows16, ok := t.Columns(from, n)
+	return tensor.Rows(rows), tensor.Rows16(rows16), ok
 }
