@@ -26,6 +26,7 @@ type voice struct {
 	ids     []int32
 	adapter *nn.Adapter
 	ask     tensor.SampleRow
+	seed    uint64
 }
 
 // sing computes all voices in one batch, prompts first, and gives the tokens of
@@ -56,7 +57,7 @@ func sing(m *decoder.Model, voices []voice, tokens int) ([][]int32, error) {
 			}
 			add(st, ids, from, v.adapter, pagesOf(i, each))
 			asks[i] = v.ask
-			asks[i].U = sample.Uniform(uint64(i), uint64(n))
+			asks[i].U = sample.Uniform(v.seed, uint64(n))
 		}
 		r.Forward(st)
 		out := make([]tensor.Sampled, len(voices))
@@ -125,7 +126,8 @@ var asks = []tensor.SampleRow{
 }
 
 // TestRanksTogether: a batch of the base and several adapters, of which each
-// draws in another way, says on several ranks what it says on one.
+// draws in another way, says on several ranks what it says on one, and each what
+// it says alone.
 func TestRanksTogether(t *testing.T) {
 	for _, g := range readIndex(t).Models {
 		size := 4
@@ -151,17 +153,25 @@ func TestRanksTogether(t *testing.T) {
 					}
 					packed = append(packed, p)
 				}
-				return tm.sing(t, func(rank int) []voice {
+				cast := func(rank int) []voice {
 					var out []voice
 					for i, p := range packed {
-						v := voice{ids: []int32{int32(i), 7, 50, int32(3 * i), 71}[:2+i%4], ask: asks[i%len(asks)]}
+						v := voice{ids: []int32{int32(i), 7, 50, int32(3 * i), 71}[:2+i%4], ask: asks[i%len(asks)], seed: uint64(i)}
 						if p != nil {
 							v.adapter = p[rank].Adapter
 						}
 						out = append(out, v)
 					}
 					return out
-				}, 20)
+				}
+				together := tm.sing(t, cast, 20)
+				for i := range together {
+					alone := tm.sing(t, func(rank int) []voice { return cast(rank)[i : i+1] }, 20)
+					if !slices.Equal(alone[0], together[i]) {
+						t.Errorf("voice %d says %v alone, %v in company", i, alone[0], together[i])
+					}
+				}
+				return together
 			}
 			want, got := said(one), said(many)
 			for i := range want {

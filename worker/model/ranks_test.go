@@ -260,3 +260,47 @@ func (tm *team) testCases(t *testing.T, g goldenModel, f *safetensors.File, chec
 	}
 	return base[0]
 }
+
+// TestRanksBF16: in bfloat16, the bound of one rank holds on several.
+func TestRanksBF16(t *testing.T) {
+	tried := 0
+	for _, g := range readIndex(t).Models {
+		size := 2
+		if g.Name == "smollm" {
+			size = 3
+		}
+		for _, c := range g.Cases {
+			if c.BF16 == nil {
+				continue
+			}
+			tried++
+			t.Run(fmt.Sprintf("%s/%s", g.Name, c.Name), func(t *testing.T) {
+				f, err := safetensors.Open(filepath.Join("testdata", g.Name, "goldens.safetensors"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				tm := openTeam(t, gather(t, size, false), tensor.BF16, filepath.Join("testdata", g.Name))
+				var adapters []lora.Packed
+				if c.Adapter != nil {
+					if adapters, err = tm.pack(t, adapterDir(g, *c.Adapter)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for i := range g.PromptLengths {
+					n := string(rune('0' + i))
+					ids := goldenIDs(t, f, "ids/"+n)
+					got, _ := tm.logits(t, adapters, ids, len(ids))
+					mean := meanLogprobDiff(got, golden(t, f, c.Name+"/"+n+"/logits"), tm.models[0].Spec.Vocab)
+					t.Logf("prompt %d: mean |Δlogprob| %.4f, torch in bfloat16 %.4f", i, mean, c.BF16.Mean)
+					if mean > c.BF16.Mean {
+						t.Errorf("prompt %d: mean |Δlogprob| %.4f, torch in bfloat16 %.4f", i, mean, c.BF16.Mean)
+					}
+				}
+			})
+		}
+	}
+	if tried < 5 {
+		t.Errorf("only %d cases have a bfloat16 bound", tried)
+	}
+}
