@@ -9,11 +9,11 @@ namespace chorale {
 
 namespace {
 
-static_assert(sizeof(cudaIpcMemHandle_t) == CH_PEER_HANDLE_BYTES);
+static_assert(sizeof(cudaIpcMemHandle_t) == CH_PEER_HANDLE_BYTES && peer::kBytes == CH_PEER_BYTES);
 
 class Peers final : public Group {
 public:
-	Peers(ch_peers &p, int64_t most, bool early, std::unique_ptr<Group> rest) : Group(p.rank, p.size), p(p), most(std::min(most, peer::kBytes)), early(early), rest(std::move(rest)) {}
+	Peers(ch_peers &p, int64_t most, bool half, std::unique_ptr<Group> rest) : Group(p.rank, p.size), p(p), most(std::min(most, peer::kBytes)), half(half), rest(std::move(rest)) {}
 
 	void all_reduce(cudaStream_t s, float *data, int64_t count) override {
 		const int64_t bytes = count * static_cast<int64_t>(sizeof(float));
@@ -39,18 +39,19 @@ private:
 		a.rank = p.rank, a.ranks = p.size, a.done = p.done, a.over = p.over;
 		a.src = static_cast<const char *>(src), a.dst = static_cast<char *>(dst), a.bytes = bytes, a.sum = sum;
 		a.wide = (bytes | static_cast<int64_t>(reinterpret_cast<uintptr_t>(src)) | static_cast<int64_t>(reinterpret_cast<uintptr_t>(dst))) % 16 == 0;
+		a.half = sum && half && a.wide;
 		cudaLaunchAttribute attribute = {};
 		attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
 		attribute.val.programmaticStreamSerializationAllowed = 1;
 		cudaLaunchConfig_t config = {};
 		config.gridDim = peer::kBlocks, config.blockDim = peer::kThreads;
-		config.stream = s, config.attrs = &attribute, config.numAttrs = early ? 1 : 0;
+		config.stream = s, config.attrs = &attribute, config.numAttrs = p.context->info.major >= 9 ? 1 : 0;
 		check(cudaLaunchKernelEx(&config, peer::peer_kernel, a), "launch");
 	}
 
 	ch_peers &p;
 	const int64_t most;
-	const bool early; // kernels may be brought up while the one before ends
+	const bool half;
 	const std::unique_ptr<Group> rest;
 };
 
@@ -155,7 +156,7 @@ struct Timer {
 
 } // namespace
 
-std::unique_ptr<Group> with_peers(ch_peers &p, int64_t most, bool early, std::unique_ptr<Group> rest) { return std::make_unique<Peers>(p, most, early, std::move(rest)); }
+std::unique_ptr<Group> with_peers(ch_peers &p, int64_t most, bool half, std::unique_ptr<Group> rest) { return std::make_unique<Peers>(p, most, half, std::move(rest)); }
 
 } // namespace chorale
 
@@ -185,7 +186,7 @@ CH_EXPORT int32_t ch_peers_connect(ch_peers *p, const void *handles, ch_error *e
 	return guarded(p ? p->context : nullptr, err, [&] { connect(*p, static_cast<const char *>(handles)); });
 }
 
-CH_EXPORT int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err) {
+CH_EXPORT int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t half, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err) {
 	return guarded(p ? p->context : nullptr, err, [&] {
 		Timer t;
 		float *data = nullptr;
@@ -193,8 +194,8 @@ CH_EXPORT int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t count, const
 		const std::unique_ptr<float, cudaError_t (*)(void *)> owner(data, [](void *d) { return cudaFree(d); });
 		check(cudaMemset(data, 0, peer::kBytes), "memory for measuring");
 		check(cudaDeviceSynchronize(), "memory for measuring");
-		const auto nccl = nccl_group(*m);
-		const auto peers = with_peers(*p, peer::kBytes, p->context->info.major >= 9, nullptr);
+		const auto nccl = nccl_group(*m, half != 0);
+		const auto peers = with_peers(*p, peer::kBytes, half != 0, nullptr);
 		for (int32_t i = 0; i < count; i++) {
 			if (bytes[i] < 4 || bytes[i] > peer::kBytes) {
 				fail(CH_INVALID, "measuring messages of %lld bytes", static_cast<long long>(bytes[i]));

@@ -17,9 +17,9 @@ namespace chorale {
 
 // with_peers is a group whose messages of at most `most` bytes go through the
 // peers' memory, and the rest another way.
-std::unique_ptr<Group> with_peers(ch_peers &p, int64_t most, bool early, std::unique_ptr<Group> rest);
+std::unique_ptr<Group> with_peers(ch_peers &p, int64_t most, bool half, std::unique_ptr<Group> rest);
 
-// nccl_group is a group of GPUs.
-std::unique_ptr<Group> nccl_group(ch_comm &m);
+// nccl_group is a group of GPUs; half has them send bfloat16.
+std::unique_ptr<Group> nccl_group(ch_comm &m, bool half);
 
 } // namespace chorale

@@ -3,18 +3,52 @@
 
 #include "peer.h"
 #include "stream.h"
+#include "vec.cuh"
 
 namespace chorale {
 
 namespace {
 
+// narrow_kernel and widen_kernel change precision, eight values a thread.
+__global__ void narrow_kernel(bf16 *to, const float *from, int64_t n) {
+	const int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
+	if (i < n) {
+		store8(to + i, load8(from + i));
+	}
+}
+__global__ void widen_kernel(float *to, const bf16 *from, int64_t n) {
+	const int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
+	if (i < n) {
+		store8(to + i, load8(from + i));
+	}
+}
+
+// Values that are sent as bfloat16 at a time.
+constexpr int64_t kHalves = 8 << 20;
+
 // Nccl is a group of GPUs.
 class Nccl final : public Group {
 public:
-	explicit Nccl(ch_comm &m) : Group(m.nccl.rank, m.nccl.size), m(m) {}
+	Nccl(ch_comm &m, bool half) : Group(m.nccl.rank, m.nccl.size), m(m) {
+		if (half) {
+			check(cudaMalloc(&halves, kHalves * sizeof(bf16)), "memory for a group");
+		}
+	}
+	~Nccl() override { cudaFree(halves); }
 
 	void all_reduce(cudaStream_t s, float *data, int64_t count) override {
-		run([&] { m.nccl.all_reduce(data, count, nccl::kFloat32, s); });
+		if (halves == nullptr || count % 8 != 0) {
+			run([&] { m.nccl.all_reduce(data, count, nccl::kFloat32, s); });
+			return;
+		}
+		for (int64_t at = 0; at < count; at += kHalves) {
+			const int64_t n = std::min(kHalves, count - at);
+			const auto blocks = static_cast<unsigned>((n + 2047) / 2048);
+			narrow_kernel<<<blocks, 256, 0, s>>>(halves, data + at, n);
+			run([&] { m.nccl.all_reduce(halves, n, nccl::kBFloat16, s); });
+			widen_kernel<<<blocks, 256, 0, s>>>(data + at, halves, n);
+			check(cudaGetLastError(), "launch");
+		}
 	}
 	void all_gather(cudaStream_t s, const void *src, void *dst, int64_t bytes) override {
 		run([&] { m.nccl.all_gather(src, dst, bytes, nccl::kByte, s); });
@@ -29,6 +63,7 @@ private:
 		}
 	}
 	ch_comm &m;
+	bf16 *halves = nullptr;
 };
 
 // Bytes that go through the host at a time.
@@ -122,7 +157,7 @@ void join(ch_stream &s, const ch_group &g) {
 	}
 	auto r = std::make_unique<Ranks>();
 	if (g.comm != nullptr) {
-		r->group = std::make_unique<Nccl>(*g.comm);
+		r->group = nccl_group(*g.comm, g.half != 0);
 	} else {
 		r->group = std::make_unique<Host>(g);
 	}
@@ -130,7 +165,7 @@ void join(ch_stream &s, const ch_group &g) {
 		if (g.peers->context != s.context || g.peers->rank != g.rank || g.peers->size != g.size) {
 			fail(CH_INVALID, "the peers are of rank %d of %d, or another context's", g.peers->rank, g.peers->size);
 		}
-		r->group = with_peers(*g.peers, g.peer_bytes, s.context->info.major >= 9, std::move(r->group));
+		r->group = with_peers(*g.peers, g.peer_bytes, g.half != 0, std::move(r->group));
 	}
 	r->max_rows = s.max_rows;
 	check(cudaMalloc(&r->exchange, kExchange * s.max_rows * (g.size + 1)), "memory for a group");
@@ -143,7 +178,7 @@ void join(ch_stream &s, const ch_group &g) {
 
 } // namespace
 
-std::unique_ptr<Group> nccl_group(ch_comm &m) { return std::make_unique<Nccl>(m); }
+std::unique_ptr<Group> nccl_group(ch_comm &m, bool half) { return std::make_unique<Nccl>(m, half); }
 
 Ranks::~Ranks() {
 	for (char *p : {exchange, packed, gathered, whole, results}) {

@@ -12,9 +12,10 @@
 namespace chorale::peer {
 
 constexpr int kRanks = 8;
-constexpr int kBlocks = 32; // the same for every size, so that all count alike
+constexpr int kBlocks = 64; // the same for every size, so that all count alike
 constexpr int kThreads = 512;
-constexpr int64_t kBytes = 1 << 20; // most that a rank sends at a time
+constexpr int kAtOnce = 4;          // values that a thread has under way
+constexpr int64_t kBytes = 4 << 20; // most that a rank sends at a time
 
 // Where things lie in a rank's memory.
 constexpr int64_t kFlags = 0;     // [ranks][kBlocks] operations that a rank's block has sent
@@ -31,6 +32,7 @@ struct Args {
 	int64_t bytes; // a multiple of 4
 	bool sum;      // of float32 into dst [bytes], in the order of ranks; else dst [ranks*bytes] is all parts
 	bool wide;     // addresses and bytes are multiples of 16
+	bool half;     // a sum of bfloat16, which is wide
 };
 
 __device__ __forceinline__ void tell(uint32_t *flag, uint32_t v) {
@@ -62,39 +64,91 @@ __device__ __forceinline__ float add(float a, float b) { return a + b; }
 
 __device__ __forceinline__ char *inbox(const Args &a, int of, int from, uint32_t turn) { return a.memory[of] + kInbox + (static_cast<int64_t>(turn & 1) * a.ranks + from) * kBytes; }
 
-// send copies this block's share of src to the others.
-template <class V> __device__ void send(const Args &a, uint32_t turn) {
-	const auto *src = reinterpret_cast<const V *>(a.src);
-	const int64_t n = a.bytes / static_cast<int64_t>(sizeof(V));
-	for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += kBlocks * kThreads) {
-		const V v = src[i];
-		for (int r = 0; r < a.ranks; r++) {
-			if (r != a.rank) {
-				reinterpret_cast<V *>(inbox(a, r, a.rank, turn))[i] = v;
-			}
-		}
+// Same sends values as they are, Half as bfloat16.
+template <class V> struct Same {
+	using Value = V;
+	using Sent = V;
+	static __device__ V pack(V v) { return v; }
+	static __device__ V open(V v) { return v; }
+};
+struct Half {
+	using Value = float4;
+	using Sent = uint2;
+	static __device__ uint2 pack(float4 v) {
+		const __nv_bfloat162 lo = __floats2bfloat162_rn(v.x, v.y), hi = __floats2bfloat162_rn(v.z, v.w);
+		return make_uint2(*reinterpret_cast<const uint32_t *>(&lo), *reinterpret_cast<const uint32_t *>(&hi));
+	}
+	static __device__ float4 open(uint2 v) {
+		return make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16), __uint_as_float(v.y & 0xffff0000u));
+	}
+};
+
+// walk calls f with kAtOnce places of this thread at a time, and how many of them
+// there are.
+template <class F> __device__ __forceinline__ void walk(int64_t n, F f) {
+	constexpr int64_t stride = kBlocks * kThreads;
+	for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += kAtOnce * stride) {
+		f(i, stride, static_cast<int>(min(static_cast<int64_t>(kAtOnce), (n - i + stride - 1) / stride)));
 	}
 }
 
-// take adds, or copies, this block's share of all parts.
-template <class V> __device__ void take(const Args &a, uint32_t turn) {
+// send copies this block's share of src to the others.
+template <class W> __device__ void send(const Args &a, uint32_t turn) {
+	const auto *src = reinterpret_cast<const typename W::Value *>(a.src);
+	walk(a.bytes / static_cast<int64_t>(sizeof(typename W::Value)), [&](int64_t at, int64_t stride, int count) {
+		typename W::Sent v[kAtOnce];
+#pragma unroll
+		for (int k = 0; k < kAtOnce; k++) {
+			if (k < count) {
+				v[k] = W::pack(src[at + k * stride]);
+			}
+		}
+		for (int r = 0; r < a.ranks; r++) {
+			auto *to = reinterpret_cast<typename W::Sent *>(inbox(a, r, a.rank, turn));
+#pragma unroll
+			for (int k = 0; k < kAtOnce; k++) {
+				if (k < count && r != a.rank) {
+					to[at + k * stride] = v[k];
+				}
+			}
+		}
+	});
+}
+
+// take adds, or copies, this block's share of all parts. Its own part is rounded
+// like the others': all ranks get the same bits.
+template <class W> __device__ void take(const Args &a, uint32_t turn) {
+	using V = typename W::Value;
 	const auto *src = reinterpret_cast<const V *>(a.src);
 	auto *dst = reinterpret_cast<V *>(a.dst);
 	const int64_t n = a.bytes / static_cast<int64_t>(sizeof(V));
-	const auto part = [&](int r, int64_t i) { return r == a.rank ? src[i] : __ldcg(reinterpret_cast<const V *>(inbox(a, a.rank, r, turn)) + i); };
-	for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += kBlocks * kThreads) {
-		if (a.sum) {
-			V v = part(0, i);
-			for (int r = 1; r < a.ranks; r++) {
-				v = add(v, part(r, i));
-			}
-			dst[i] = v;
-			continue;
-		}
+	walk(n, [&](int64_t at, int64_t stride, int count) {
+		V sum[kAtOnce];
 		for (int r = 0; r < a.ranks; r++) {
-			dst[r * n + i] = part(r, i);
+			const auto *from = reinterpret_cast<const typename W::Sent *>(inbox(a, a.rank, r, turn));
+			V v[kAtOnce];
+#pragma unroll
+			for (int k = 0; k < kAtOnce; k++) {
+				if (k < count) {
+					v[k] = W::open(r == a.rank ? W::pack(src[at + k * stride]) : __ldcg(from + at + k * stride));
+				}
+			}
+#pragma unroll
+			for (int k = 0; k < kAtOnce; k++) {
+				if (k < count && a.sum) {
+					sum[k] = r == 0 ? v[k] : add(sum[k], v[k]);
+				} else if (k < count) {
+					dst[r * n + at + k * stride] = v[k];
+				}
+			}
 		}
-	}
+#pragma unroll
+		for (int k = 0; k < kAtOnce; k++) {
+			if (k < count && a.sum) {
+				dst[at + k * stride] = sum[k];
+			}
+		}
+	});
 }
 
 // peer_kernel is one operation. Block b of each rank deals with block b of the
@@ -102,10 +156,12 @@ template <class V> __device__ void take(const Args &a, uint32_t turn) {
 static __global__ void __launch_bounds__(kThreads) peer_kernel(Args a) {
 	wait_for_before();
 	const uint32_t turn = a.done[blockIdx.x] + 1;
-	if (a.wide) {
-		send<float4>(a, turn);
+	if (a.half) {
+		send<Half>(a, turn);
+	} else if (a.wide) {
+		send<Same<float4>>(a, turn);
 	} else {
-		send<float>(a, turn);
+		send<Same<float>>(a, turn);
 	}
 	__threadfence_system();
 	__syncthreads();
@@ -117,10 +173,12 @@ static __global__ void __launch_bounds__(kThreads) peer_kernel(Args a) {
 	if (__syncthreads_or(!lives)) {
 		return;
 	}
-	if (a.wide) {
-		take<float4>(a, turn);
+	if (a.half) {
+		take<Half>(a, turn);
+	} else if (a.wide) {
+		take<Same<float4>>(a, turn);
 	} else {
-		take<float>(a, turn);
+		take<Same<float>>(a, turn);
 	}
 	if (threadIdx.x == 0) {
 		a.done[blockIdx.x] = turn;

@@ -83,13 +83,14 @@ int32_t ch_comm_counts(ch_comm *m, ch_comm_count *out, ch_error *err);
 // Peers see each other's memory (CUDA IPC): small messages go through it in one
 // kernel. Each rank is a process; all open, exchange their handles, and connect.
 #define CH_PEER_HANDLE_BYTES 64
+#define CH_PEER_BYTES (4 << 20) // longest message
 typedef struct ch_peers ch_peers;
 // CH_UNSUPPORTED: too many ranks, or memory that cannot be shared.
 int32_t ch_peers_open(ch_context *c, int32_t rank, int32_t size, void *handle, ch_peers **out, ch_error *err);
 int32_t ch_peers_connect(ch_peers *p, const void *handles, ch_error *err); // [size] by rank
 // ch_peers_measure tells how many microseconds a sum of so many bytes, at most
-// 1 MiB, takes by peers and by NCCL. All ranks call it with the same sizes.
-int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err);
+// CH_PEER_BYTES, takes by peers and by NCCL. All ranks call it with the same sizes.
+int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t half, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err);
 // ch_peers_abort frees whoever waits on the device, results undefined; from any
 // thread. ch_peers_close comes after the streams'.
 int32_t ch_peers_abort(ch_peers *p, ch_error *err);
@@ -112,6 +113,8 @@ typedef struct ch_group {
 	uint64_t token; // for host
 	ch_peers *peers; // or null; likewise
 	int64_t peer_bytes; // messages of at most so many bytes go through the peers' memory
+	// half has GPUs send the parts of sums as bfloat16; peers add them in float32.
+	int32_t half, reserved;
 } ch_group;
 
 // ch_stream_join makes a stream part of a group, before anything is submitted.

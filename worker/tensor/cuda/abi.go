@@ -199,7 +199,7 @@ type driverComm interface {
 type driverPeers interface {
 	connect(handles []byte) error
 	// measure gives the microseconds of sums of so many bytes.
-	measure(comm driverComm, sizes []int64) (peers, nccl []float32, err error)
+	measure(comm driverComm, half bool, sizes []int64) (peers, nccl []float32, err error)
 	// abort ends what runs, from any goroutine; close comes after the streams'.
 	abort()
 	close()

@@ -70,6 +70,7 @@ type groupOptions struct {
 	sums  Sums
 	nccl  string
 	peers Peers
+	half  bool
 	alone bool
 }
 

@@ -43,7 +43,7 @@ func (p *fakePeers) connect(handles []byte) error { p.handles = bytes.Clone(hand
 func (p *fakePeers) abort()                       { p.aborted.Store(true) }
 func (p *fakePeers) close()                       { p.closed.Store(true) }
 
-func (p *fakePeers) measure(_ driverComm, sizes []int64) (peers, nccl []float32, err error) {
+func (p *fakePeers) measure(_ driverComm, _ bool, sizes []int64) (peers, nccl []float32, err error) {
 	for _, n := range sizes {
 		t := float32(9)
 		if n <= p.faster {

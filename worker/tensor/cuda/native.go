@@ -152,7 +152,7 @@ func New(o Options) (*Backend, error) {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}
 	b := newBackend(d)
-	b.sums = groupOptions{o.Sums, o.NCCL, o.Peers, o.SumAlone}
+	b.sums = groupOptions{o.Sums, o.NCCL, o.Peers, o.SumBF16, o.SumAlone}
 	if o.Depth != 0 {
 		b.depth = min(max(o.Depth, 1), maxDepth)
 	}

@@ -18,6 +18,7 @@ import (
 
 var (
 	_ [idBytes]byte     = [C.CH_COMM_ID_BYTES]byte{}
+	_ [peerMost]byte    = [C.CH_PEER_BYTES]byte{}
 	_ [handleBytes]byte = [C.CH_PEER_HANDLE_BYTES]byte{}
 	_ [hostReduce]byte  = [C.CH_HOST_ALL_REDUCE]byte{}
 	_ [hostGather]byte  = [C.CH_HOST_ALL_GATHER]byte{}
@@ -156,14 +157,14 @@ func (p *devicePeers) connect(handles []byte) error {
 	return toError(C.shim_peers_connect(p.l, p.p, unsafe.Pointer(&handles[0]), &e), &e)
 }
 
-func (p *devicePeers) measure(comm driverComm, sizes []int64) (peers, nccl []float32, err error) {
+func (p *devicePeers) measure(comm driverComm, half bool, sizes []int64) (peers, nccl []float32, err error) {
 	m, ok := comm.(*deviceComm)
 	if !ok {
 		return nil, nil, fmt.Errorf("peers are measured against NCCL: %w", tensor.ErrUnsupported)
 	}
 	peers, nccl = make([]float32, len(sizes)), make([]float32, len(sizes))
 	var e C.ch_error
-	err = toError(C.shim_peers_measure(p.l, p.p, m.m, C.int32_t(len(sizes)), (*C.int64_t)(unsafe.Pointer(&sizes[0])),
+	err = toError(C.shim_peers_measure(p.l, p.p, m.m, flag(half), C.int32_t(len(sizes)), (*C.int64_t)(unsafe.Pointer(&sizes[0])),
 		(*C.float)(unsafe.Pointer(&peers[0])), (*C.float)(unsafe.Pointer(&nccl[0])), &e), &e)
 	return peers, nccl, err
 }
@@ -198,7 +199,7 @@ func (s *deviceStream) join(r *ranks) error {
 	}
 	s.ranks = r.g.Size()
 	var e C.ch_error
-	return toError(C.shim_join(l, s.s, C.int32_t(r.g.Rank()), C.int32_t(r.g.Size()), comm, C.uint64_t(r.token), peers, C.int64_t(r.peerBytes), &e), &e)
+	return toError(C.shim_join(l, s.s, C.int32_t(r.g.Rank()), C.int32_t(r.g.Size()), comm, C.uint64_t(r.token), peers, C.int64_t(r.peerBytes), flag(r.o.half), &e), &e)
 }
 
 // choraleHostOperation is called by the driver when a stream comes to an

@@ -29,6 +29,9 @@ type Options struct {
 	Sums Sums
 	// Peers says whether small sums go through memory that GPUs see of each other.
 	Peers Peers
+	// SumBF16 has GPUs send what is summed over ranks as bfloat16: half the bytes,
+	// results within its rounding.
+	SumBF16 bool
 	// SumAlone has a group of one rank do all that several would: for tests.
 	SumAlone bool
 	// CuBLASLt is the path of libcublasLt; empty leaves it to the loader.

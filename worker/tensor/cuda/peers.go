@@ -9,7 +9,7 @@ import (
 )
 
 // peerMost is the longest message through peers' memory.
-const peerMost = 1 << 20
+const peerMost = 4 << 20
 
 // PeerTime is what a sum of so many bytes takes.
 type PeerTime struct {
@@ -87,7 +87,7 @@ func (r *ranks) measure() error {
 	for n := int64(4 << 10); n <= peerMost; n *= 2 {
 		sizes = append(sizes, n)
 	}
-	peers, nccl, err := r.peers.measure(r.comm, sizes)
+	peers, nccl, err := r.peers.measure(r.comm, r.o.half, sizes)
 	if err != nil {
 		return r.fail(err)
 	}

@@ -25,12 +25,12 @@ int32_t shim_comm_close(const comm_shim *l, ch_comm *m, ch_error *err);
 
 int32_t shim_peers_open(const comm_shim *l, ch_context *c, int32_t rank, int32_t size, void *handle, ch_peers **out, ch_error *err);
 int32_t shim_peers_connect(const comm_shim *l, ch_peers *p, const void *handles, ch_error *err);
-int32_t shim_peers_measure(const comm_shim *l, ch_peers *p, ch_comm *m, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err);
+int32_t shim_peers_measure(const comm_shim *l, ch_peers *p, ch_comm *m, int32_t half, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err);
 int32_t shim_peers_abort(const comm_shim *l, ch_peers *p, ch_error *err);
 int32_t shim_peers_close(const comm_shim *l, ch_peers *p, ch_error *err);
 
 // shim_join makes a stream a rank of a group: over m, or when that is null over
 // Go's function, which gets the token; small messages over p, unless it is null.
-int32_t shim_join(const comm_shim *l, ch_stream *s, int32_t rank, int32_t size, ch_comm *m, uint64_t token, ch_peers *p, int64_t peer_bytes, ch_error *err);
+int32_t shim_join(const comm_shim *l, ch_stream *s, int32_t rank, int32_t size, ch_comm *m, uint64_t token, ch_peers *p, int64_t peer_bytes, int32_t half, ch_error *err);
 
 #endif
