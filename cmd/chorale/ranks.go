@@ -27,14 +27,14 @@ import (
 
 // groupFlags are of a worker group of several ranks.
 type groupFlags struct {
-	TpSize        int           `group:"ranks" default:"1" placeholder:"N" help:"Ranks of the worker group: processes that hold a slice of the model each, on a device each."`
+	TpSize        int           `group:"ranks" default:"1" help:"Ranks of the worker group: processes that hold a slice of the model each, on a device each."`
 	TpTimeout     time.Duration `group:"ranks" default:"2s" help:"How long a rank may keep the others waiting before the group is given up and started again."`
-	TpDigestSteps int           `group:"ranks" default:"32" placeholder:"N" help:"Every so many steps ranks compare what they drew; 0: never."`
+	TpDigestSteps int           `group:"ranks" default:"32" help:"Every so many steps ranks compare what they drew; 0: never."`
 }
 
 // rankFlags place one rank of a group that something else starts.
 type rankFlags struct {
-	TpRank   int    `group:"ranks" default:"-1" placeholder:"R" help:"Run rank R only, of 0 to N-1; whoever starts this starts the others. Rank 0 serves at --listen. Without: all ranks, on this machine."`
+	TpRank   int    `group:"ranks" default:"-1" help:"Run this rank only, counted from 0; whoever starts it starts the others, on other machines perhaps. Rank 0 serves at --listen. -1: all ranks, on this machine."`
 	TpLeader string `group:"ranks" placeholder:"HOST:PORT" help:"With --tp-rank: where rank 0 meets the others, on a network that nobody else can read."`
 	TpToken  string `group:"ranks" placeholder:"SECRET" help:"With --tp-rank: a secret that all ranks know; better given as CHORALE_TP_TOKEN."`
 }

@@ -121,7 +121,7 @@ var (
 
 // Describe lists the gauges.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range slices.Concat(descs, adapterDescs, memoryDescs) {
+	for _, d := range slices.Concat(descs, adapterDescs, memoryDescs, rankDescs) {
 		ch <- d
 	}
 }
@@ -167,6 +167,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descStepTime, s.StepSeconds, w)
 		collectAdapters(ch, &s.Adapters, w)
 		collectMemory(ch, &s.Memory, w)
+		collectRanks(ch, &g)
 		used, pages, waiting = used+s.KVPagesUsed, pages+s.KVPages, waiting+s.Waiting
 		maxLoRA = max(maxLoRA, g.Info.MaxLoRAsPerBatch)
 	}

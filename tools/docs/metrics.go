@@ -19,6 +19,7 @@ type sample struct{}
 func (sample) State() router.ServerState {
 	g := router.GroupState{Address: "w", Connected: true}
 	g.Status.KVPages = 1
+	g.Status.Plans.Counts = []uint64{1} // as of a group of several ranks
 	g.Devices = []router.DeviceState{{Index: 0, Name: "GPU", ECCEnabled: true}}
 	return router.ServerState{Started: time.Now(), Groups: []router.GroupState{g}}
 }
