@@ -72,9 +72,15 @@ func rankWorkerFlags() []string {
 // loads the voices.
 func startRanks(t testing.TB, sizes ...int) *rankSite {
 	t.Helper()
+	return startRanksWith(t, nil, sizes...)
+}
+
+// startRanksWith is startRanks with more flags for workers.
+func startRanksWith(t testing.TB, flags []string, sizes ...int) *rankSite {
+	t.Helper()
 	config, root := rankModel(t)
 	s := &rankSite{&site{t: t, split: true, root: root, data: filepath.Join(t.TempDir(), "data")}, config}
-	s.workerCmd = slices.Concat([]string{"worker"}, rankFlags(config), rankWorkerFlags())
+	s.workerCmd = slices.Concat([]string{"worker"}, rankFlags(config), rankWorkerFlags(), flags)
 	for i, size := range sizes {
 		s.limits.each = append(s.limits.each, []string{"--tp-size", fmt.Sprint(size)})
 		s.workers = append(s.workers, testkit.Start(t, testkit.Options{Name: fmt.Sprintf("worker %d", i), Args: s.workerArgs(i, "127.0.0.1:0")}))
@@ -178,12 +184,17 @@ func pids(p *testkit.Process) []int {
 // gone tells whether a process has ended, and was buried.
 func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
-// TestE2ERanks: groups of two and four ranks say what one rank says.
+// TestE2ERanks: groups of two and four ranks say what one rank says, however they
+// share adapters out.
 func TestE2ERanks(t *testing.T) {
 	const n = 40
 	want := startRanks(t, 1).expected(n)
-	for _, size := range []int{2, 4} {
-		s := startRanks(t, size)
+	for _, tt := range []struct {
+		size  int
+		flags []string
+	}{{size: 2}, {size: 4}, {2, []string{"--lora-sharding", "s-lora"}}} {
+		size := tt.size
+		s := startRanksWith(t, tt.flags, size)
 		for i, a := range together(8, func(i int) said { return s.speak(voicesAndBase()[i%4], n, nil) }) {
 			v := voicesAndBase()[i%4]
 			s.check(fmt.Sprintf("%d ranks", size), v, a, want[v])

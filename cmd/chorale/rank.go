@@ -79,6 +79,7 @@ func (m *membership) options(ckpt string, b tensor.Backend, wf *weightFlags) gro
 			{Name: "page size", Value: strconv.Itoa(kv.PageSize)},
 			{Name: "chunked-prefill-size", Value: strconv.Itoa(wf.ChunkedPrefillSize)},
 			{Name: "deterministic", Value: strconv.FormatBool(wf.Deterministic)},
+			{Name: "lora-sharding", Value: m.flags.LoraSharding},
 			{Name: "overlap", Value: strconv.FormatBool(!wf.DisableOverlapSchedule)},
 		},
 	}

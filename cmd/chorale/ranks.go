@@ -30,7 +30,11 @@ type groupFlags struct {
 	TpSize        int           `group:"ranks" default:"1" help:"Ranks of the worker group: processes that hold a slice of the model each, on a device each."`
 	TpTimeout     time.Duration `group:"ranks" default:"2s" help:"How long a rank may keep the others waiting before the group is given up and started again."`
 	TpDigestSteps int           `group:"ranks" default:"32" help:"Every so many steps ranks compare what they drew; 0: never."`
+	LoraSharding  string        `group:"ranks" default:"default" enum:"default,s-lora" help:"How ranks share adapters out: as the layers are cut, without a further exchange (default), or each value on one rank only, for memory (s-lora: on the CPU)."`
 }
+
+// shardSLoRA is a value of --lora-sharding.
+const shardSLoRA = "s-lora"
 
 // rankFlags place one rank of a group that something else starts.
 type rankFlags struct {
@@ -105,6 +109,9 @@ func newRankGroup(ckpt *checkpoint.Checkpoint, g *groupFlags, r *rankFlags, wf *
 	if err != nil {
 		return nil, err
 	}
+	if err := g.checkSharding(settings); err != nil {
+		return nil, err
+	}
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -132,6 +139,16 @@ func newRankGroup(ckpt *checkpoint.Checkpoint, g *groupFlags, r *rankFlags, wf *
 	rg.options.Files = []*os.File{file}
 	rg.stub, err = newStub(l, rg.log)
 	return rg, err
+}
+
+// checkSharding tells early what a rank would find out with the first adapter.
+func (f *groupFlags) checkSharding(settings map[int]map[string]string) error {
+	for rank, s := range settings {
+		if d := s[settingDevice]; f.LoraSharding == shardSLoRA && d != "cpu" {
+			return fmt.Errorf("--lora-sharding %s: rank %d computes on %s, which does not have it: %w", shardSLoRA, rank, d, tensor.ErrUnsupported)
+		}
+	}
+	return nil
 }
 
 // shareable tells early what a rank would find out when it loads the model.

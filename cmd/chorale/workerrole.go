@@ -156,6 +156,9 @@ func (w *workerRole) load(wf *weightFlags) (*decoder.Model, *hfconfig.Config, te
 	if err != nil {
 		return nil, nil, precision, err
 	}
+	if w.member != nil {
+		m.ShardLoRA(w.member.flags.LoraSharding == shardSLoRA)
+	}
 	w.model = m
 	return m, cfg, precision, nil
 }

@@ -144,7 +144,8 @@ func (sh *Share) Adapter(n, rank int) AdapterShare {
 	switch {
 	case !sh.full || n == sh.spec.embedModule():
 	case ms.Sum:
-		from, to := sh.Rank*ms.Out.Len/sh.Size, (sh.Rank+1)*ms.Out.Len/sh.Size
+		part := func(rank int) int { return (rank*ms.Out.Len + sh.Size - 1) / sh.Size } // nobody has more than rank 0, which keeps the books
+		from, to := part(sh.Rank), part(sh.Rank+1)
 		as.Cut, as.Out = tensor.Summed, span(from, to-from)
 	default:
 		w := tensor.Gathered.Rows(rank, sh.Size)
