@@ -16,6 +16,7 @@ run() { # NAME ARGS...
 run lora_test 4
 run sample_test 2
 run sample_shard_test 20
+run peer_test 5
 
 for kind in fake old poor; do
   "$cxx" -std=c++17 -shared -fPIC "-D${kind^^}" kernels/test/nccl_fake.cpp -o "$out/libnccl_$kind.so"

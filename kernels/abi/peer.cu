@@ -13,11 +13,11 @@ static_assert(sizeof(cudaIpcMemHandle_t) == CH_PEER_HANDLE_BYTES && peer::kBytes
 
 class Peers final : public Group {
 public:
-	Peers(ch_peers &p, int64_t most, bool half, std::unique_ptr<Group> rest) : Group(p.rank, p.size), p(p), most(std::min(most, peer::kBytes)), half(half), rest(std::move(rest)) {}
+	Peers(ch_peers &p, uint64_t sizes, bool half, std::unique_ptr<Group> rest) : Group(p.rank, p.size), p(p), sizes(sizes), half(half), rest(std::move(rest)) {}
 
 	void all_reduce(cudaStream_t s, float *data, int64_t count) override {
 		const int64_t bytes = count * static_cast<int64_t>(sizeof(float));
-		if (bytes > most) {
+		if (!takes(bytes)) {
 			rest->all_reduce(s, data, count);
 			return;
 		}
@@ -25,7 +25,7 @@ public:
 	}
 
 	void all_gather(cudaStream_t s, const void *src, void *dst, int64_t bytes) override {
-		if (bytes > most || bytes % 4 != 0) {
+		if (!takes(bytes)) {
 			rest->all_gather(s, src, dst, bytes);
 			return;
 		}
@@ -33,13 +33,30 @@ public:
 	}
 
 private:
+	// takes tells whether a message goes this way: by its size, rounded up to a
+	// power of two.
+	bool takes(int64_t bytes) const {
+		int n = 0;
+		while ((int64_t{1} << n) < bytes) {
+			n++;
+		}
+		return bytes > 0 && bytes % 4 == 0 && bytes <= peer::kBytes && (sizes >> n & 1) != 0;
+	}
+
+	peer::Mode mode_of(const peer::Args &a) const {
+		if (a.bytes <= peer::kShort) {
+			return peer::kBrief;
+		}
+		const bool wide = (a.bytes | static_cast<int64_t>(reinterpret_cast<uintptr_t>(a.src)) | static_cast<int64_t>(reinterpret_cast<uintptr_t>(a.dst))) % 16 == 0;
+		return !wide ? peer::kPlain : a.sum && half ? peer::kHalf : peer::kWide;
+	}
+
 	void run(cudaStream_t s, const void *src, void *dst, int64_t bytes, bool sum) {
 		peer::Args a = {};
 		std::copy(p.memory, p.memory + p.size, a.memory);
 		a.rank = p.rank, a.ranks = p.size, a.done = p.done, a.over = p.over;
 		a.src = static_cast<const char *>(src), a.dst = static_cast<char *>(dst), a.bytes = bytes, a.sum = sum;
-		a.wide = (bytes | static_cast<int64_t>(reinterpret_cast<uintptr_t>(src)) | static_cast<int64_t>(reinterpret_cast<uintptr_t>(dst))) % 16 == 0;
-		a.half = sum && half && a.wide;
+		a.mode = mode_of(a);
 		cudaLaunchAttribute attribute = {};
 		attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
 		attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -50,7 +67,7 @@ private:
 	}
 
 	ch_peers &p;
-	const int64_t most;
+	const uint64_t sizes;
 	const bool half;
 	const std::unique_ptr<Group> rest;
 };
@@ -156,7 +173,7 @@ struct Timer {
 
 } // namespace
 
-std::unique_ptr<Group> with_peers(ch_peers &p, int64_t most, bool half, std::unique_ptr<Group> rest) { return std::make_unique<Peers>(p, most, half, std::move(rest)); }
+std::unique_ptr<Group> with_peers(ch_peers &p, uint64_t sizes, bool half, std::unique_ptr<Group> rest) { return std::make_unique<Peers>(p, sizes, half, std::move(rest)); }
 
 } // namespace chorale
 
@@ -195,7 +212,7 @@ CH_EXPORT int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t half, int32_
 		check(cudaMemset(data, 0, peer::kBytes), "memory for measuring");
 		check(cudaDeviceSynchronize(), "memory for measuring");
 		const auto nccl = nccl_group(*m, half != 0);
-		const auto peers = with_peers(*p, peer::kBytes, half != 0, nullptr);
+		const auto peers = with_peers(*p, ~uint64_t{0}, half != 0, nullptr);
 		for (int32_t i = 0; i < count; i++) {
 			if (bytes[i] < 4 || bytes[i] > peer::kBytes) {
 				fail(CH_INVALID, "measuring messages of %lld bytes", static_cast<long long>(bytes[i]));

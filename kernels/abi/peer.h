@@ -15,9 +15,9 @@ struct ch_peers {
 
 namespace chorale {
 
-// with_peers is a group whose messages of at most `most` bytes go through the
-// peers' memory, and the rest another way.
-std::unique_ptr<Group> with_peers(ch_peers &p, int64_t most, bool half, std::unique_ptr<Group> rest);
+// with_peers is a group whose messages of some sizes (ch_group.peer_sizes) go
+// through the peers' memory, and the rest another way.
+std::unique_ptr<Group> with_peers(ch_peers &p, uint64_t sizes, bool half, std::unique_ptr<Group> rest);
 
 // nccl_group is a group of GPUs; half has them send bfloat16.
 std::unique_ptr<Group> nccl_group(ch_comm &m, bool half);

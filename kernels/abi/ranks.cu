@@ -165,7 +165,7 @@ void join(ch_stream &s, const ch_group &g) {
 		if (g.peers->context != s.context || g.peers->rank != g.rank || g.peers->size != g.size) {
 			fail(CH_INVALID, "the peers are of rank %d of %d, or another context's", g.peers->rank, g.peers->size);
 		}
-		r->group = with_peers(*g.peers, g.peer_bytes, g.half != 0, std::move(r->group));
+		r->group = with_peers(*g.peers, g.peer_sizes, g.half != 0, std::move(r->group));
 	}
 	r->max_rows = s.max_rows;
 	check(cudaMalloc(&r->exchange, kExchange * s.max_rows * (g.size + 1)), "memory for a group");

@@ -112,7 +112,7 @@ typedef struct ch_group {
 	ch_host_function host;
 	uint64_t token; // for host
 	ch_peers *peers; // or null; likewise
-	int64_t peer_bytes; // messages of at most so many bytes go through the peers' memory
+	uint64_t peer_sizes; // bit n: messages of more than 2^(n-1) and at most 2^n bytes go through the peers' memory
 	// half has GPUs send the parts of sums as bfloat16; peers add them in float32.
 	int32_t half, reserved;
 } ch_group;

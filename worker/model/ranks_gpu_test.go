@@ -313,7 +313,7 @@ type rankSpeeds struct {
 	Device, Sums string
 	BF16         bool
 	Ranks        int
-	PeerBytes    int64
+	PeerSizes    uint64
 	PeerTimes    []cuda.PeerTime
 	Steps        []rankSpeed
 	LoadSeconds  float64
@@ -361,7 +361,7 @@ func playSpeed(m collective.Member, args []byte) (any, error) {
 		}
 	}
 	out.Sums = b.Sums()
-	out.PeerTimes, out.PeerBytes = b.PeerTimes()
+	out.PeerTimes, out.PeerSizes = b.PeerTimes()
 	return out, nil // the process ends: nothing to be freed
 }
 

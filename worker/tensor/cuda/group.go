@@ -51,9 +51,10 @@ type ranks struct {
 	g    collective.Group
 	o    groupOptions
 	comm driverComm // nil when the host sums
-	// peers take messages of at most peerBytes; nil for none.
+	// peers take messages of some sizes, bit n for those up to 2^n bytes; nil for
+	// none.
 	peers     driverPeers
-	peerBytes int64
+	peerSizes uint64
 	times     []PeerTime
 	// token is the driver's name for it, where there is one.
 	token  uint64

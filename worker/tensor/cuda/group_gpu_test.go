@@ -51,7 +51,7 @@ func (w way) open(g collective.Group) (*Backend, error) {
 // report is what a rank found.
 type report struct {
 	Sums     string
-	Most     int64 // bytes by way of peers
+	Peers    uint64 // sizes of messages through their memory
 	Times    []PeerTime
 	Stats    Statistics
 	Tokens   uint64 // digest of all
@@ -346,7 +346,7 @@ func runSteps(w way, g collective.Group) (*report, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	rep := &report{Sums: b.Sums()}
-	rep.Times, rep.Most = b.PeerTimes()
+	rep.Times, rep.Peers = b.PeerTimes()
 	err = r.steps(rep, 40)
 	if err == nil {
 		rep.Stats, err = StreamStatistics(r.s)

@@ -32,10 +32,10 @@ func (c *fakeComm) check() error {
 func (c *fakeComm) abort() error { c.aborted.Store(true); return nil }
 func (c *fakeComm) close() error { c.closed.Store(true); return nil }
 
-// fakePeers are faster than NCCL up to a size.
+// fakePeers are faster than NCCL for some sizes.
 type fakePeers struct {
 	handles         []byte
-	faster          int64
+	faster          uint64
 	aborted, closed atomic.Bool
 }
 
@@ -46,7 +46,7 @@ func (p *fakePeers) close()                       { p.closed.Store(true) }
 func (p *fakePeers) measure(_ driverComm, _ bool, sizes []int64) (peers, nccl []float32, err error) {
 	for _, n := range sizes {
 		t := float32(9)
-		if n <= p.faster {
+		if uint64(n)&p.faster != 0 {
 			t = 5
 		}
 		peers, nccl = append(peers, t), append(nccl, 7)
@@ -163,10 +163,11 @@ func TestPeers(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		prepare func(rank int, f *fake, b *Backend)
-		want    int64
+		want    uint64
 		says    string
 	}{
-		{"faster up to 64 KiB", func(r int, f *fake, _ *Backend) { f.peers = &fakePeers{faster: int64(64-r) << 10} }, 64 << 10, ""},
+		{"faster for some", func(r int, f *fake, _ *Backend) { f.peers = &fakePeers{faster: uint64(9-r) << 12} }, 9<<12 | (measured - 1), ""},
+		{"faster for long ones", func(r int, f *fake, _ *Backend) { f.peers = &fakePeers{faster: peerMost} }, peerMost, ""},
 		{"never faster", func(_ int, f *fake, _ *Backend) { f.peers = &fakePeers{} }, 0, ""},
 		{"a rank sees nothing", func(r int, f *fake, _ *Backend) {
 			if r == 0 {
@@ -175,7 +176,7 @@ func TestPeers(t *testing.T) {
 		}, 0, ""},
 		{"always", func(_ int, f *fake, b *Backend) {
 			f.peers, b.sums.peers, b.sums.sums = &fakePeers{}, PeersAlways, SumsHost
-		}, peerMost, ""},
+		}, 2*peerMost - 1, ""},
 		{"always, in vain", func(r int, f *fake, b *Backend) {
 			if b.sums.peers = PeersAlways; r == 0 {
 				f.peers = &fakePeers{}
@@ -189,8 +190,8 @@ func TestPeers(t *testing.T) {
 			if err := errs[r]; (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%s: rank %d: %v", tt.name, r, err)
 			}
-			if _, most := b.PeerTimes(); most != tt.want {
-				t.Errorf("%s: rank %d: up to %d bytes, want %d", tt.name, r, most, tt.want)
+			if _, sizes := b.PeerTimes(); sizes != tt.want {
+				t.Errorf("%s: rank %d: sizes %b, want %b", tt.name, r, sizes, tt.want)
 			}
 			if err := b.Close(); err != nil {
 				t.Errorf("%s: rank %d: %v", tt.name, r, err)

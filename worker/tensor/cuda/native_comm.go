@@ -199,7 +199,7 @@ func (s *deviceStream) join(r *ranks) error {
 	}
 	s.ranks = r.g.Size()
 	var e C.ch_error
-	return toError(C.shim_join(l, s.s, C.int32_t(r.g.Rank()), C.int32_t(r.g.Size()), comm, C.uint64_t(r.token), peers, C.int64_t(r.peerBytes), flag(r.o.half), &e), &e)
+	return toError(C.shim_join(l, s.s, C.int32_t(r.g.Rank()), C.int32_t(r.g.Size()), comm, C.uint64_t(r.token), peers, C.uint64_t(r.peerSizes), flag(r.o.half), &e), &e)
 }
 
 // choraleHostOperation is called by the driver when a stream comes to an

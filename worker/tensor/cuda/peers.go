@@ -17,15 +17,16 @@ type PeerTime struct {
 	Peers, NCCL float32 // microseconds
 }
 
-// PeerTimes tells what was measured when the group was set up, and up to which
-// size messages go through the peers' memory; 0 for none.
-func (b *Backend) PeerTimes() (times []PeerTime, most int64) {
+// PeerTimes tells what was measured when the group was set up, and the sizes of
+// messages that go through the peers' memory: bit n for those of more than 2^(n-1)
+// and at most 2^n bytes.
+func (b *Backend) PeerTimes() (times []PeerTime, sizes uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ranks == nil {
 		return nil, 0
 	}
-	return b.ranks.times, b.ranks.peerBytes
+	return b.ranks.times, b.ranks.peerSizes
 }
 
 // openPeers lets the ranks' GPUs see each other's memory, if all of them can and
@@ -48,7 +49,7 @@ func (r *ranks) openPeers(d driver) error {
 		all, err = r.all(why == nil)
 	}
 	if err == nil && all {
-		r.peers, r.peerBytes = p, peerMost
+		r.peers, r.peerSizes = p, 2*peerMost-1
 		if r.o.peers == PeersAuto {
 			err = r.measure()
 		}
@@ -80,29 +81,34 @@ func (r *ranks) all(yes bool) (bool, error) {
 	return true, nil
 }
 
-// measure finds up to which size the peers' memory is faster than NCCL; rank 0's
+// measured is the shortest message that is measured; shorter ones go as it does.
+const measured = 4 << 10
+
+// measure finds for which sizes the peers' memory is faster than NCCL; rank 0's
 // watch decides for all.
 func (r *ranks) measure() error {
 	var sizes []int64
-	for n := int64(4 << 10); n <= peerMost; n *= 2 {
+	for n := int64(measured); n <= peerMost; n *= 2 {
 		sizes = append(sizes, n)
 	}
 	peers, nccl, err := r.peers.measure(r.comm, r.o.half, sizes)
 	if err != nil {
 		return r.fail(err)
 	}
-	r.peerBytes = 0
-	wins := true
+	r.peerSizes = 0
 	for i, n := range sizes {
 		r.times = append(r.times, PeerTime{n, peers[i], nccl[i]})
-		if wins = wins && peers[i] < nccl[i]; wins {
-			r.peerBytes = n
+		if peers[i] < nccl[i] {
+			r.peerSizes |= uint64(n)
 		}
 	}
-	most := []int64{r.peerBytes}
-	if err := r.g.Broadcast(collective.Bytes(most), 0); err != nil {
+	if r.peerSizes&measured != 0 {
+		r.peerSizes |= measured - 1
+	}
+	chosen := []uint64{r.peerSizes}
+	if err := r.g.Broadcast(collective.Bytes(chosen), 0); err != nil {
 		return err
 	}
-	r.peerBytes = most[0]
+	r.peerSizes = chosen[0]
 	return nil
 }

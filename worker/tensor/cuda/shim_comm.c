@@ -47,7 +47,7 @@ int32_t shim_peers_measure(const comm_shim *l, ch_peers *p, ch_comm *m, int32_t 
 int32_t shim_peers_abort(const comm_shim *l, ch_peers *p, ch_error *err) { return l->peers_abort(p, err); }
 int32_t shim_peers_close(const comm_shim *l, ch_peers *p, ch_error *err) { return l->peers_close(p, err); }
 
-int32_t shim_join(const comm_shim *l, ch_stream *s, int32_t rank, int32_t size, ch_comm *m, uint64_t token, ch_peers *p, int64_t peer_bytes, int32_t half, ch_error *err) {
-	const ch_group g = {rank, size, m, m == NULL ? host_operation : NULL, token, p, peer_bytes, half, 0};
+int32_t shim_join(const comm_shim *l, ch_stream *s, int32_t rank, int32_t size, ch_comm *m, uint64_t token, ch_peers *p, uint64_t peer_sizes, int32_t half, ch_error *err) {
+	const ch_group g = {rank, size, m, m == NULL ? host_operation : NULL, token, p, peer_sizes, half, 0};
 	return l->stream_join(s, &g, err);
 }

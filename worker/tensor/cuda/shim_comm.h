@@ -31,6 +31,6 @@ int32_t shim_peers_close(const comm_shim *l, ch_peers *p, ch_error *err);
 
 // shim_join makes a stream a rank of a group: over m, or when that is null over
 // Go's function, which gets the token; small messages over p, unless it is null.
-int32_t shim_join(const comm_shim *l, ch_stream *s, int32_t rank, int32_t size, ch_comm *m, uint64_t token, ch_peers *p, int64_t peer_bytes, int32_t half, ch_error *err);
+int32_t shim_join(const comm_shim *l, ch_stream *s, int32_t rank, int32_t size, ch_comm *m, uint64_t token, ch_peers *p, uint64_t peer_sizes, int32_t half, ch_error *err);
 
 #endif
