@@ -2,6 +2,7 @@ package hub
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -25,6 +26,8 @@ var (
 	// ErrNetwork marks a server that cannot be reached, stalls, breaks off or
 	// answers with a fault of its own (HTTP 429, 5xx).
 	ErrNetwork = errors.New("network")
+	// ErrStalled is the ErrNetwork of a server that sends nothing for too long.
+	ErrStalled = fmt.Errorf("%w: no data arrived in time", ErrNetwork)
 	// ErrProtocol marks an answer that does not follow the hub's protocol.
 	ErrProtocol = errors.New("unexpected answer")
 )

@@ -19,8 +19,6 @@ const (
 	maxRetryWait = 10 * time.Second
 )
 
-var errStalled = errors.New("no data arrived in time")
-
 // Info is what a repository holds at a revision.
 type Info struct {
 	// Commit is the revision's full commit hash.
@@ -160,7 +158,7 @@ func (c *Client) do(ctx context.Context, method, rawURL string, h http.Header, f
 		return nil, nil, fmt.Errorf("%w: URL %q", ErrProtocol, rawURL)
 	}
 	inner, cancel := context.WithCancelCause(ctx)
-	watch := time.AfterFunc(c.o.StallTimeout, func() { cancel(errStalled) })
+	watch := time.AfterFunc(c.o.StallTimeout, func() { cancel(ErrStalled) })
 	end := func() { watch.Stop(); cancel(nil) }
 	for range maxRedirects {
 		watch.Reset(c.o.StallTimeout)
@@ -242,8 +240,8 @@ func readError(ctx, inner context.Context, err error) error {
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(context.Cause(inner), errStalled):
-		return fmt.Errorf("%w: %w", ErrNetwork, errStalled)
+	case errors.Is(context.Cause(inner), ErrStalled):
+		return ErrStalled
 	}
 	return fmt.Errorf("%w: %w", ErrNetwork, err)
 }

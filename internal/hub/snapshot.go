@@ -18,6 +18,8 @@ type SnapshotOptions struct {
 	// Allow are patterns on whole paths, * for any characters; default
 	// DefaultAllow.
 	Allow []string
+	// MaxFileBytes bounds each file, if the client's own limit is not lower; 0: no more.
+	MaxFileBytes int64
 	// Progress, if set, is called from one goroutine at a time and must return
 	// soon: the download waits for it.
 	Progress func(Progress)
@@ -64,7 +66,10 @@ func (c *Client) snapshot(ctx context.Context, repo, revision string, o Snapshot
 	if len(files) == 0 {
 		return "", fmt.Errorf("%w: none of its %d files is of a kind wanted", ErrNotFound, len(info.Files))
 	}
-	j := &job{c: c, dir: c.repoDir(repo), repo: repo, revision: revision, commit: info.Commit, report: o.Progress}
+	j := &job{c: c, dir: c.repoDir(repo), repo: repo, revision: revision, commit: info.Commit, report: o.Progress, maxFile: c.o.MaxFileBytes}
+	if o.MaxFileBytes > 0 {
+		j.maxFile = min(j.maxFile, o.MaxFileBytes)
+	}
 	if err := j.plan(ctx, files); err != nil {
 		return "", err
 	}
@@ -82,6 +87,7 @@ type job struct {
 	c                      *Client
 	dir                    repoDir
 	repo, revision, commit string
+	maxFile                int64
 
 	files []wanted
 
@@ -112,8 +118,8 @@ func (j *job) plan(ctx context.Context, names []string) error {
 		}
 		var err error
 		w.meta, err = j.c.head(ctx, w.url)
-		if err == nil && w.meta.size > j.c.o.MaxFileBytes {
-			err = fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, w.meta.size, j.c.o.MaxFileBytes)
+		if err == nil && w.meta.size > j.maxFile {
+			err = fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, w.meta.size, j.maxFile)
 		}
 		return w.name, err
 	})

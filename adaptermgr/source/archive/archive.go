@@ -151,7 +151,7 @@ func (x *extraction) place(name string) error {
 
 // unpack copies an entry to its file, or nowhere.
 func (x *extraction) unpack(want string, r io.Reader) (err error) {
-	w := io.Writer(io.Discard)
+	w := io.Discard
 	if want != "" {
 		f, err := x.create(want)
 		if err != nil {
@@ -202,7 +202,7 @@ func (x *extraction) tar(r io.Reader) error {
 	for {
 		h, err := t.Next()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, tar.ErrInsecurePath):
 			return fmt.Errorf("%w: path %q", ErrUnsafe, h.Name)

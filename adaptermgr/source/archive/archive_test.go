@@ -116,8 +116,10 @@ var roomy = Limits{Bytes: 1 << 20}
 func TestFilesComeOut(t *testing.T) {
 	flat := []member{{name: config, content: "{}"}, {name: "README.md", content: "text"}, {name: weights, content: "ww"}}
 	deep := []member{
-		{name: "./top/", kind: tar.TypeDir}, {name: "./top/voice/" + weights, content: "ww"},
-		{name: "top/voice/" + config, content: "{}"}, {name: "top/voice/sub/optimizer.pt", content: "x"},
+		{name: "./top/", kind: tar.TypeDir},
+		{name: "./top/voice/" + weights, content: "ww"},
+		{name: "top/voice/" + config, content: "{}"},
+		{name: "top/voice/sub/optimizer.pt", content: "x"},
 		{name: "__MACOSX/top/voice/._" + config, content: "junk"},
 	}
 	for name, b := range map[string][]byte{
