@@ -65,6 +65,7 @@ type GroupStatus struct {
 	StepSeconds            float64
 	MaxStepAdapters        int
 	Preemptions            uint64
+	Draining               bool // it wants no new sequences
 	Adapters               AdapterMemory
 	Memory                 DeviceMemory
 	Plans                  PlanTimes

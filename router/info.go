@@ -40,7 +40,9 @@ type GroupState struct {
 func (g *GroupState) Unhealthy() string { return unhealthy(g.Devices) }
 
 // Usable tells whether the group can be given sequences.
-func (g *GroupState) Usable() bool { return g.Connected && g.Unhealthy() == "" }
+func (g *GroupState) Usable() bool {
+	return g.Connected && g.Unhealthy() == "" && !g.Status.Draining
+}
 
 func unhealthy(ds []DeviceState) string {
 	for _, d := range ds {

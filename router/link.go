@@ -173,7 +173,7 @@ func (l *link) receive(out StepOutputs) {
 	}
 	l.r.do(func() {
 		if out.Status != nil {
-			l.status = *out.Status
+			l.take(*out.Status)
 		}
 		if len(out.Devices) > 0 {
 			l.look(out.Devices)
@@ -196,6 +196,14 @@ func (l *link) receive(out StepOutputs) {
 	})
 }
 
+// take takes in a group's status.
+func (l *link) take(s GroupStatus) {
+	if s.Draining != l.status.Draining {
+		l.log.Info("worker group drains", zap.Bool("draining", s.Draining), zap.Int("sequences", l.inflight))
+	}
+	l.status = s
+}
+
 // look takes in what a group tells of its devices. One that is in trouble gets no
 // new sequences; those under way go on as long as it computes.
 func (l *link) look(ds []DeviceState) {
@@ -207,7 +215,9 @@ func (l *link) look(ds []DeviceState) {
 }
 
 // usable tells whether the group takes sequences.
-func (l *link) usable() bool { return l.connected && unhealthy(l.devices) == "" }
+func (l *link) usable() bool {
+	return l.connected && unhealthy(l.devices) == "" && !l.status.Draining
+}
 
 // refusedMin is how long a sequence waits before it is sent again after a
 // worker refused it; it doubles with each refusal. A worker that has just come

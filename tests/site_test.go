@@ -263,6 +263,7 @@ type group struct {
 	LastStepAdapters int
 	MaxStepAdapters  int
 	ResidentAdapters []string
+	Steps            uint64 `json:",string"`
 	Error            string
 }
 

@@ -52,6 +52,9 @@ func benchmark(args []string) []string {
 // compatible turns SGLang's way of writing flags into ours and takes out those
 // that mean nothing. It only looks at server commands.
 func compatible(args []string) (out, ignored []string, err error) {
+	if len(args) > 1 && args[0] == "worker" && args[1] == "drain" {
+		return args[1:], nil, nil
+	}
 	if len(args) > 0 && args[0] == "bench" {
 		return benchmark(args), nil, nil
 	}

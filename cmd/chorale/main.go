@@ -27,6 +27,8 @@ type cli struct {
 	Adaptermgr adaptermgrCmd `cmd:"" help:"Run the adapter manager: registry of adapters, pushes them to workers."`
 	Worker     workerCmd     `cmd:"" help:"Run a worker group: one replica of the model."`
 
+	Drain drainCmd `cmd:"" help:"Take a worker group out of service in good order, or back (also: worker drain)."`
+
 	Adapter  adapterCmd  `cmd:"" help:"List, load, unload and validate adapters of a running server."`
 	Chat     chatCmd     `cmd:"" help:"Talk to a running server, one voice or several side by side."`
 	Generate generateCmd `cmd:"" help:"Complete a prompt on a running server."`

@@ -265,6 +265,7 @@ func serveWorker(ctx context.Context, ckpt *checkpoint.Checkpoint, l net.Listene
 	case <-ctx.Done():
 	}
 	p.log.Info("draining", zap.Duration("timeout", p.drain))
+	w.engine.Drain(true)
 	w.idle(p.drain)
 	return nil
 }

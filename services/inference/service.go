@@ -172,7 +172,8 @@ func groupInfo(g router.GroupState) *choralev1.WorkerGroupInfo {
 		KvPagesUsed: int32(g.Status.KVPagesUsed), KvPagesTotal: int32(g.Status.KVPages),
 		ResidentAdapters: g.Status.Resident, Steps: g.Status.Step,
 		LastStepAdapters: int32(g.Status.StepAdapters), LastStepRows: int32(g.Status.StepRows),
-		MaxStepAdapters: int32(g.Status.MaxStepAdapters),
+		MaxStepAdapters: int32(g.Status.MaxStepAdapters), Draining: g.Status.Draining,
+		Ranks: int32(g.Info.Ranks), Restarts: int32(g.Info.Restarts),
 	}
 	if g.Err != nil {
 		w.Error = text(g.Err.Error())

@@ -98,7 +98,7 @@ func statusProto(s *engine.Status) *pb.WorkerStatus {
 		Step: s.Step, Running: int32(s.Running), Waiting: int32(s.Waiting),
 		KvPagesUsed: int32(s.PagesUsed), KvPagesTotal: int32(s.Pages), ResidentAdapters: s.Resident,
 		StepRows: int32(s.Rows), StepAdapters: int32(s.Adapters), StepBaseRows: int32(s.BaseRows),
-		StepSeconds: s.Duration.Seconds(), MaxStepAdapters: int32(s.MaxAdapters), Preemptions: s.Preemptions,
+		StepSeconds: s.Duration.Seconds(), MaxStepAdapters: int32(s.MaxAdapters), Preemptions: s.Preemptions, Draining: s.Draining,
 		AdapterMemory: adapterMemory(&s.LoRA),
 		Memory: &pb.DeviceMemory{
 			Total: s.Memory.Total, Cache: s.Memory.Cache, Adapters: s.Memory.Adapters, Free: s.Memory.Free,
@@ -152,7 +152,7 @@ func routerOutputs(m *pb.ConnectResponse, requested func(id uint64) []int32) rou
 			Step: s.GetStep(), Running: int(s.GetRunning()), Waiting: int(s.GetWaiting()),
 			KVPagesUsed: int(s.GetKvPagesUsed()), KVPages: int(s.GetKvPagesTotal()), Resident: s.GetResidentAdapters(),
 			StepRows: int(s.GetStepRows()), StepAdapters: int(s.GetStepAdapters()), StepBaseRows: int(s.GetStepBaseRows()),
-			StepSeconds: s.GetStepSeconds(), MaxStepAdapters: int(s.GetMaxStepAdapters()), Preemptions: s.GetPreemptions(),
+			StepSeconds: s.GetStepSeconds(), MaxStepAdapters: int(s.GetMaxStepAdapters()), Preemptions: s.GetPreemptions(), Draining: s.GetDraining(),
 			Adapters: adapterState(s.GetAdapterMemory()), Memory: memoryState(s.GetMemory()),
 		}
 		if p := s.GetPlans(); p != nil {

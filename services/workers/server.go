@@ -315,6 +315,18 @@ func (s *Server) DropAdapter(ctx context.Context, r *pb.DropAdapterRequest) (*pb
 	return &pb.DropAdapterResponse{}, nil
 }
 
+// DrainWorker takes the worker out of service in good order, or back into it.
+func (s *Server) DrainWorker(ctx context.Context, r *pb.DrainWorkerRequest) (*pb.DrainWorkerResponse, error) {
+	s.e.Drain(!r.GetResume())
+	if r.GetResume() {
+		return &pb.DrainWorkerResponse{}, nil
+	}
+	if err := s.e.Idle(ctx); err != nil {
+		return nil, engineError(err)
+	}
+	return &pb.DrainWorkerResponse{}, nil
+}
+
 // FlushWorkerCache forgets all cached prefixes.
 func (s *Server) FlushWorkerCache(ctx context.Context, _ *pb.FlushWorkerCacheRequest) (*pb.FlushWorkerCacheResponse, error) {
 	if err := s.e.FlushCache(ctx); err != nil {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"chorale/worker/lora"
 )
@@ -67,6 +68,38 @@ func (e *Engine) Adapters(ctx context.Context) ([]lora.Info, error) {
 
 // Status tells the engine's state.
 func (e *Engine) Status(ctx context.Context) (Status, error) { return query(ctx, e, e.status) }
+
+// Drain asks for no new sequences, or for new ones again. All connections are
+// told at once.
+func (e *Engine) Drain(on bool) {
+	e.do(func() {
+		if e.stats.Draining != on {
+			e.stats.Draining = on
+			e.publish()
+		}
+	})
+}
+
+// Idle waits until no sequence runs or waits. What a router sent before it heard
+// of Drain may still be on its way: nothing must have run for a moment.
+func (e *Engine) Idle(ctx context.Context) error {
+	const moment, often = 10, 20 * time.Millisecond
+	for quiet := 0; quiet < moment; quiet++ {
+		st, err := e.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if st.Running+st.Waiting > 0 {
+			quiet = -1
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(often):
+		}
+	}
+	return nil
+}
 
 // query reads the engine's state on its goroutine.
 func query[T any](ctx context.Context, e *Engine, read func() T) (T, error) {

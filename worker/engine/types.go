@@ -126,6 +126,8 @@ type Status struct {
 	// MaxAdapters is the most distinct adapters any step has had.
 	MaxAdapters int
 	Preemptions uint64
+	// Draining asks for no new sequences.
+	Draining bool
 	// LoRA is the adapters' memory and comings and goings.
 	LoRA lora.Totals
 	// Memory is the pool that cache and adapters share.

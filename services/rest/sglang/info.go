@@ -63,6 +63,7 @@ func groupState(g router.GroupState) map[string]any {
 		"resident_adapters": g.Status.Resident, "steps": g.Status.Step,
 		"last_step_rows": g.Status.StepRows, "last_step_adapters": g.Status.StepAdapters,
 		"max_step_adapters": g.Status.MaxStepAdapters, "error": nil,
+		"draining": g.Status.Draining, "ranks": g.Info.Ranks, "restarts": g.Info.Restarts,
 	}
 	if g.Err != nil {
 		s["error"] = g.Err.Error()

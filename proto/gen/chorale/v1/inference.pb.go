@@ -1996,7 +1996,12 @@ type WorkerGroupInfo struct {
 	MaxStepAdapters int32  `protobuf:"varint,12,opt,name=max_step_adapters,json=maxStepAdapters,proto3" json:"max_step_adapters,omitempty"`
 	Error           string `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
 	// Its GPUs, a few seconds ago; empty on the CPU.
-	Devices       []*DeviceInfo `protobuf:"bytes,14,rep,name=devices,proto3" json:"devices,omitempty"`
+	Devices []*DeviceInfo `protobuf:"bytes,14,rep,name=devices,proto3" json:"devices,omitempty"`
+	// It was asked to take no new sequences.
+	Draining bool `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Its processes, and how often they were started again.
+	Ranks         int32 `protobuf:"varint,16,opt,name=ranks,proto3" json:"ranks,omitempty"`
+	Restarts      int32 `protobuf:"varint,17,opt,name=restarts,proto3" json:"restarts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2127,6 +2132,27 @@ func (x *WorkerGroupInfo) GetDevices() []*DeviceInfo {
 		return x.Devices
 	}
 	return nil
+}
+
+func (x *WorkerGroupInfo) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *WorkerGroupInfo) GetRanks() int32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return 0
+}
+
+func (x *WorkerGroupInfo) GetRestarts() int32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
 }
 
 // GetServerInfoResponse tells the server's state.
@@ -2430,7 +2456,7 @@ const file_chorale_v1_inference_proto_rawDesc = "" +
 	"\n" +
 	"xid_events\x18\x0f \x01(\x04R\txidEvents\x12\x19\n" +
 	"\blast_xid\x18\x10 \x01(\x04R\alastXid\x12\x1c\n" +
-	"\tunhealthy\x18\x11 \x01(\tR\tunhealthy\"\xea\x03\n" +
+	"\tunhealthy\x18\x11 \x01(\tR\tunhealthy\"\xb8\x04\n" +
 	"\x0fWorkerGroupInfo\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x16\n" +
@@ -2446,7 +2472,10 @@ const file_chorale_v1_inference_proto_rawDesc = "" +
 	"\x0elast_step_rows\x18\v \x01(\x05R\flastStepRows\x12*\n" +
 	"\x11max_step_adapters\x18\f \x01(\x05R\x0fmaxStepAdapters\x12\x14\n" +
 	"\x05error\x18\r \x01(\tR\x05error\x120\n" +
-	"\adevices\x18\x0e \x03(\v2\x16.chorale.v1.DeviceInfoR\adevices\"\x8a\x03\n" +
+	"\adevices\x18\x0e \x03(\v2\x16.chorale.v1.DeviceInfoR\adevices\x12\x1a\n" +
+	"\bdraining\x18\x0f \x01(\bR\bdraining\x12\x14\n" +
+	"\x05ranks\x18\x10 \x01(\x05R\x05ranks\x12\x1a\n" +
+	"\brestarts\x18\x11 \x01(\x05R\brestarts\"\x8a\x03\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12%\n" +
 	"\x0euptime_seconds\x18\x02 \x01(\x01R\ruptimeSeconds\x12@\n" +

@@ -1000,7 +1000,9 @@ type WorkerStatus struct {
 	AdapterMemory   *AdapterMemory `protobuf:"bytes,13,opt,name=adapter_memory,json=adapterMemory,proto3" json:"adapter_memory,omitempty"`
 	Memory          *DeviceMemory  `protobuf:"bytes,14,opt,name=memory,proto3" json:"memory,omitempty"`
 	// Absent where a group has one rank.
-	Plans         *PlanTimes `protobuf:"bytes,15,opt,name=plans,proto3" json:"plans,omitempty"`
+	Plans *PlanTimes `protobuf:"bytes,15,opt,name=plans,proto3" json:"plans,omitempty"`
+	// The worker wants no new sequences; it still computes those that come.
+	Draining      bool `protobuf:"varint,16,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1138,6 +1140,13 @@ func (x *WorkerStatus) GetPlans() *PlanTimes {
 		return x.Plans
 	}
 	return nil
+}
+
+func (x *WorkerStatus) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
 }
 
 // PlanTimes tells how long it took to hand steps to the group's other ranks:
@@ -1757,6 +1766,88 @@ func (*DropAdapterResponse) Descriptor() ([]byte, []int) {
 	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
+// DrainWorkerRequest asks for no new sequences, or with resume for new ones again.
+type DrainWorkerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resume        bool                   `protobuf:"varint,1,opt,name=resume,proto3" json:"resume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainWorkerRequest) Reset() {
+	*x = DrainWorkerRequest{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainWorkerRequest) ProtoMessage() {}
+
+func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
+func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DrainWorkerRequest) GetResume() bool {
+	if x != nil {
+		return x.Resume
+	}
+	return false
+}
+
+// DrainWorkerResponse tells that nothing runs, or that work is taken again.
+type DrainWorkerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainWorkerResponse) Reset() {
+	*x = DrainWorkerResponse{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainWorkerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainWorkerResponse) ProtoMessage() {}
+
+func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainWorkerResponse.ProtoReflect.Descriptor instead.
+func (*DrainWorkerResponse) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
+}
+
 // FlushWorkerCacheRequest asks to forget all cached prefixes.
 type FlushWorkerCacheRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1766,7 +1857,7 @@ type FlushWorkerCacheRequest struct {
 
 func (x *FlushWorkerCacheRequest) Reset() {
 	*x = FlushWorkerCacheRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1869,7 @@ func (x *FlushWorkerCacheRequest) String() string {
 func (*FlushWorkerCacheRequest) ProtoMessage() {}
 
 func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1882,7 @@ func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheRequest.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
 }
 
 // FlushWorkerCacheResponse acknowledges.
@@ -1803,7 +1894,7 @@ type FlushWorkerCacheResponse struct {
 
 func (x *FlushWorkerCacheResponse) Reset() {
 	*x = FlushWorkerCacheResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +1906,7 @@ func (x *FlushWorkerCacheResponse) String() string {
 func (*FlushWorkerCacheResponse) ProtoMessage() {}
 
 func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +1919,7 @@ func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheResponse.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
 }
 
 // ListWorkerAdaptersRequest asks for the worker's adapters.
@@ -1840,7 +1931,7 @@ type ListWorkerAdaptersRequest struct {
 
 func (x *ListWorkerAdaptersRequest) Reset() {
 	*x = ListWorkerAdaptersRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1943,7 @@ func (x *ListWorkerAdaptersRequest) String() string {
 func (*ListWorkerAdaptersRequest) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +1956,7 @@ func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{24}
 }
 
 // WorkerAdapter is one adapter on a worker.
@@ -1886,7 +1977,7 @@ type WorkerAdapter struct {
 
 func (x *WorkerAdapter) Reset() {
 	*x = WorkerAdapter{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	mi := &file_chorale_v1_worker_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +1989,7 @@ func (x *WorkerAdapter) String() string {
 func (*WorkerAdapter) ProtoMessage() {}
 
 func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	mi := &file_chorale_v1_worker_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2002,7 @@ func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerAdapter.ProtoReflect.Descriptor instead.
 func (*WorkerAdapter) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WorkerAdapter) GetDigest() string {
@@ -1974,7 +2065,7 @@ type ListWorkerAdaptersResponse struct {
 
 func (x *ListWorkerAdaptersResponse) Reset() {
 	*x = ListWorkerAdaptersResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[24]
+	mi := &file_chorale_v1_worker_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2077,7 @@ func (x *ListWorkerAdaptersResponse) String() string {
 func (*ListWorkerAdaptersResponse) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[24]
+	mi := &file_chorale_v1_worker_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2090,7 @@ func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{24}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListWorkerAdaptersResponse) GetIncarnation() string {
@@ -2115,7 +2206,7 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\tR\x05error\x12!\n" +
 	"\ferror_reason\x18\b \x01(\tR\verrorReason\x12#\n" +
 	"\rcached_tokens\x18\t \x01(\x05R\fcachedTokensB\x10\n" +
-	"\x0e_stop_token_id\"\xc7\x04\n" +
+	"\x0e_stop_token_id\"\xe3\x04\n" +
 	"\fWorkerStatus\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\x05R\arunning\x12\x18\n" +
@@ -2132,7 +2223,8 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\vpreemptions\x18\f \x01(\x04R\vpreemptions\x12@\n" +
 	"\x0eadapter_memory\x18\r \x01(\v2\x19.chorale.v1.AdapterMemoryR\radapterMemory\x120\n" +
 	"\x06memory\x18\x0e \x01(\v2\x18.chorale.v1.DeviceMemoryR\x06memory\x12+\n" +
-	"\x05plans\x18\x0f \x01(\v2\x15.chorale.v1.PlanTimesR\x05plans\"U\n" +
+	"\x05plans\x18\x0f \x01(\v2\x15.chorale.v1.PlanTimesR\x05plans\x12\x1a\n" +
+	"\bdraining\x18\x10 \x01(\bR\bdraining\"U\n" +
 	"\tPlanTimes\x12\x16\n" +
 	"\x06bounds\x18\x01 \x03(\x01R\x06bounds\x12\x16\n" +
 	"\x06counts\x18\x02 \x03(\x04R\x06counts\x12\x18\n" +
@@ -2178,7 +2270,10 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x12DropAdapterRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x15\n" +
-	"\x13DropAdapterResponse\"\x19\n" +
+	"\x13DropAdapterResponse\",\n" +
+	"\x12DrainWorkerRequest\x12\x16\n" +
+	"\x06resume\x18\x01 \x01(\bR\x06resume\"\x15\n" +
+	"\x13DrainWorkerResponse\"\x19\n" +
 	"\x17FlushWorkerCacheRequest\"\x1a\n" +
 	"\x18FlushWorkerCacheResponse\"\x1b\n" +
 	"\x19ListWorkerAdaptersRequest\"\xd1\x01\n" +
@@ -2193,12 +2288,13 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\bdraining\x18\a \x01(\bR\bdraining\"u\n" +
 	"\x1aListWorkerAdaptersResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x125\n" +
-	"\badapters\x18\x02 \x03(\v2\x19.chorale.v1.WorkerAdapterR\badapters2\x96\x04\n" +
+	"\badapters\x18\x02 \x03(\v2\x19.chorale.v1.WorkerAdapterR\badapters2\xe6\x04\n" +
 	"\rWorkerService\x12W\n" +
 	"\x0eDescribeWorker\x12!.chorale.v1.DescribeWorkerRequest\x1a\".chorale.v1.DescribeWorkerResponse\x12F\n" +
 	"\aConnect\x12\x1a.chorale.v1.ConnectRequest\x1a\x1b.chorale.v1.ConnectResponse(\x010\x01\x12P\n" +
 	"\vPushAdapter\x12\x1e.chorale.v1.PushAdapterRequest\x1a\x1f.chorale.v1.PushAdapterResponse(\x01\x12N\n" +
-	"\vDropAdapter\x12\x1e.chorale.v1.DropAdapterRequest\x1a\x1f.chorale.v1.DropAdapterResponse\x12]\n" +
+	"\vDropAdapter\x12\x1e.chorale.v1.DropAdapterRequest\x1a\x1f.chorale.v1.DropAdapterResponse\x12N\n" +
+	"\vDrainWorker\x12\x1e.chorale.v1.DrainWorkerRequest\x1a\x1f.chorale.v1.DrainWorkerResponse\x12]\n" +
 	"\x10FlushWorkerCache\x12#.chorale.v1.FlushWorkerCacheRequest\x1a$.chorale.v1.FlushWorkerCacheResponse\x12c\n" +
 	"\x12ListWorkerAdapters\x12%.chorale.v1.ListWorkerAdaptersRequest\x1a&.chorale.v1.ListWorkerAdaptersResponseB\x8e\x01\n" +
 	"\x0ecom.chorale.v1B\vWorkerProtoP\x01Z&chorale/proto/gen/chorale/v1;choralev1\xa2\x02\x03CXX\xaa\x02\n" +
@@ -2217,7 +2313,7 @@ func file_chorale_v1_worker_proto_rawDescGZIP() []byte {
 	return file_chorale_v1_worker_proto_rawDescData
 }
 
-var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_chorale_v1_worker_proto_goTypes = []any{
 	(*DescribeWorkerRequest)(nil),      // 0: chorale.v1.DescribeWorkerRequest
 	(*ModelModule)(nil),                // 1: chorale.v1.ModelModule
@@ -2239,47 +2335,51 @@ var file_chorale_v1_worker_proto_goTypes = []any{
 	(*PushAdapterResponse)(nil),        // 17: chorale.v1.PushAdapterResponse
 	(*DropAdapterRequest)(nil),         // 18: chorale.v1.DropAdapterRequest
 	(*DropAdapterResponse)(nil),        // 19: chorale.v1.DropAdapterResponse
-	(*FlushWorkerCacheRequest)(nil),    // 20: chorale.v1.FlushWorkerCacheRequest
-	(*FlushWorkerCacheResponse)(nil),   // 21: chorale.v1.FlushWorkerCacheResponse
-	(*ListWorkerAdaptersRequest)(nil),  // 22: chorale.v1.ListWorkerAdaptersRequest
-	(*WorkerAdapter)(nil),              // 23: chorale.v1.WorkerAdapter
-	(*ListWorkerAdaptersResponse)(nil), // 24: chorale.v1.ListWorkerAdaptersResponse
-	nil,                                // 25: chorale.v1.TokenSampling.LogitBiasEntry
-	(FinishReason)(0),                  // 26: chorale.v1.FinishReason
-	(*DeviceInfo)(nil),                 // 27: chorale.v1.DeviceInfo
+	(*DrainWorkerRequest)(nil),         // 20: chorale.v1.DrainWorkerRequest
+	(*DrainWorkerResponse)(nil),        // 21: chorale.v1.DrainWorkerResponse
+	(*FlushWorkerCacheRequest)(nil),    // 22: chorale.v1.FlushWorkerCacheRequest
+	(*FlushWorkerCacheResponse)(nil),   // 23: chorale.v1.FlushWorkerCacheResponse
+	(*ListWorkerAdaptersRequest)(nil),  // 24: chorale.v1.ListWorkerAdaptersRequest
+	(*WorkerAdapter)(nil),              // 25: chorale.v1.WorkerAdapter
+	(*ListWorkerAdaptersResponse)(nil), // 26: chorale.v1.ListWorkerAdaptersResponse
+	nil,                                // 27: chorale.v1.TokenSampling.LogitBiasEntry
+	(FinishReason)(0),                  // 28: chorale.v1.FinishReason
+	(*DeviceInfo)(nil),                 // 29: chorale.v1.DeviceInfo
 }
 var file_chorale_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: chorale.v1.DescribeWorkerResponse.modules:type_name -> chorale.v1.ModelModule
 	4,  // 1: chorale.v1.Sequence.sampling:type_name -> chorale.v1.TokenSampling
-	25, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
+	27, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
 	3,  // 3: chorale.v1.SubmitSequences.sequences:type_name -> chorale.v1.Sequence
 	5,  // 4: chorale.v1.ConnectRequest.submit:type_name -> chorale.v1.SubmitSequences
 	6,  // 5: chorale.v1.ConnectRequest.abort:type_name -> chorale.v1.AbortSequences
 	8,  // 6: chorale.v1.SequenceOutput.logprobs:type_name -> chorale.v1.SequenceLogprobs
 	8,  // 7: chorale.v1.SequenceOutput.prompt_logprobs:type_name -> chorale.v1.SequenceLogprobs
-	26, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
+	28, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
 	13, // 9: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
 	12, // 10: chorale.v1.WorkerStatus.memory:type_name -> chorale.v1.DeviceMemory
 	11, // 11: chorale.v1.WorkerStatus.plans:type_name -> chorale.v1.PlanTimes
 	9,  // 12: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
 	10, // 13: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
-	27, // 14: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
+	29, // 14: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
 	16, // 15: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
-	23, // 16: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
+	25, // 16: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
 	0,  // 17: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
 	7,  // 18: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
 	15, // 19: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
 	18, // 20: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
-	20, // 21: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
-	22, // 22: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
-	2,  // 23: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
-	14, // 24: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
-	17, // 25: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
-	19, // 26: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
-	21, // 27: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
-	24, // 28: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
+	20, // 21: chorale.v1.WorkerService.DrainWorker:input_type -> chorale.v1.DrainWorkerRequest
+	22, // 22: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
+	24, // 23: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
+	2,  // 24: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
+	14, // 25: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
+	17, // 26: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
+	19, // 27: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
+	21, // 28: chorale.v1.WorkerService.DrainWorker:output_type -> chorale.v1.DrainWorkerResponse
+	23, // 29: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
+	26, // 30: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
+	24, // [24:31] is the sub-list for method output_type
+	17, // [17:24] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2306,7 +2406,7 @@ func file_chorale_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_worker_proto_rawDesc), len(file_chorale_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	WorkerService_Connect_FullMethodName            = "/chorale.v1.WorkerService/Connect"
 	WorkerService_PushAdapter_FullMethodName        = "/chorale.v1.WorkerService/PushAdapter"
 	WorkerService_DropAdapter_FullMethodName        = "/chorale.v1.WorkerService/DropAdapter"
+	WorkerService_DrainWorker_FullMethodName        = "/chorale.v1.WorkerService/DrainWorker"
 	WorkerService_FlushWorkerCache_FullMethodName   = "/chorale.v1.WorkerService/FlushWorkerCache"
 	WorkerService_ListWorkerAdapters_FullMethodName = "/chorale.v1.WorkerService/ListWorkerAdapters"
 )
@@ -47,6 +48,9 @@ type WorkerServiceClient interface {
 	// DropAdapter removes a digest once no sequence uses it; with force it
 	// aborts those that do.
 	DropAdapter(ctx context.Context, in *DropAdapterRequest, opts ...grpc.CallOption) (*DropAdapterResponse, error)
+	// DrainWorker asks routers for no new sequences and returns when those under
+	// way have ended. The worker goes on, until it is stopped or takes work again.
+	DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*DrainWorkerResponse, error)
 	// FlushWorkerCache forgets all cached prefixes.
 	FlushWorkerCache(ctx context.Context, in *FlushWorkerCacheRequest, opts ...grpc.CallOption) (*FlushWorkerCacheResponse, error)
 	// ListWorkerAdapters tells which digests are in host and device memory.
@@ -107,6 +111,16 @@ func (c *workerServiceClient) DropAdapter(ctx context.Context, in *DropAdapterRe
 	return out, nil
 }
 
+func (c *workerServiceClient) DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*DrainWorkerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainWorkerResponse)
+	err := c.cc.Invoke(ctx, WorkerService_DrainWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *workerServiceClient) FlushWorkerCache(ctx context.Context, in *FlushWorkerCacheRequest, opts ...grpc.CallOption) (*FlushWorkerCacheResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(FlushWorkerCacheResponse)
@@ -147,6 +161,9 @@ type WorkerServiceServer interface {
 	// DropAdapter removes a digest once no sequence uses it; with force it
 	// aborts those that do.
 	DropAdapter(context.Context, *DropAdapterRequest) (*DropAdapterResponse, error)
+	// DrainWorker asks routers for no new sequences and returns when those under
+	// way have ended. The worker goes on, until it is stopped or takes work again.
+	DrainWorker(context.Context, *DrainWorkerRequest) (*DrainWorkerResponse, error)
 	// FlushWorkerCache forgets all cached prefixes.
 	FlushWorkerCache(context.Context, *FlushWorkerCacheRequest) (*FlushWorkerCacheResponse, error)
 	// ListWorkerAdapters tells which digests are in host and device memory.
@@ -172,6 +189,9 @@ func (UnimplementedWorkerServiceServer) PushAdapter(grpc.ClientStreamingServer[P
 }
 func (UnimplementedWorkerServiceServer) DropAdapter(context.Context, *DropAdapterRequest) (*DropAdapterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DropAdapter not implemented")
+}
+func (UnimplementedWorkerServiceServer) DrainWorker(context.Context, *DrainWorkerRequest) (*DrainWorkerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainWorker not implemented")
 }
 func (UnimplementedWorkerServiceServer) FlushWorkerCache(context.Context, *FlushWorkerCacheRequest) (*FlushWorkerCacheResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method FlushWorkerCache not implemented")
@@ -250,6 +270,24 @@ func _WorkerService_DropAdapter_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WorkerService_DrainWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).DrainWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_DrainWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).DrainWorker(ctx, req.(*DrainWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _WorkerService_FlushWorkerCache_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(FlushWorkerCacheRequest)
 	if err := dec(in); err != nil {
@@ -300,6 +338,10 @@ var WorkerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DropAdapter",
 			Handler:    _WorkerService_DropAdapter_Handler,
+		},
+		{
+			MethodName: "DrainWorker",
+			Handler:    _WorkerService_DrainWorker_Handler,
 		},
 		{
 			MethodName: "FlushWorkerCache",
