@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <memory>
@@ -11,6 +12,9 @@
 namespace chorale::nccl {
 
 namespace {
+
+// Milliseconds for the others to leave too: who has gone will not.
+constexpr int kLeaving = 2000;
 
 [[noreturn]] void missing(const std::string &text) { throw Failure{true, text}; }
 
@@ -111,12 +115,12 @@ void Comm::init() {
 	std::unique_lock<std::mutex> lock(mu);
 	Config config;
 	const int result = l.CommInitRankConfig(&comm, size, id, rank, &config);
-	settle(lock, "joining", result);
+	settle(lock, "joining", result, timeout_ms);
 }
 
 // settle waits until what was started is under way on the device, or the group
 // is set up. Abort gets in between.
-void Comm::settle(std::unique_lock<std::mutex> &lock, const char *what, int result) {
+void Comm::settle(std::unique_lock<std::mutex> &lock, const char *what, int result, int most_ms) {
 	const auto start = std::chrono::steady_clock::now();
 	for (int looks = 0; result == kInProgress; looks++) {
 		if (comm != nullptr && l.CommGetAsyncError(comm, &result) != kSuccess) {
@@ -125,9 +129,9 @@ void Comm::settle(std::unique_lock<std::mutex> &lock, const char *what, int resu
 		if (result != kInProgress) {
 			break;
 		}
-		if (std::chrono::steady_clock::now() - start > std::chrono::milliseconds(timeout_ms)) {
+		if (std::chrono::steady_clock::now() - start > std::chrono::milliseconds(most_ms)) {
 			abort_locked();
-			throw Failure{false, std::string(what) + ": not all ranks came within " + std::to_string(timeout_ms) + " ms"};
+			throw Failure{false, std::string(what) + ": not all ranks came within " + std::to_string(most_ms) + " ms"};
 		}
 		lock.unlock();
 		std::this_thread::sleep_for(std::chrono::microseconds(looks < 100 ? 1 : 200));
@@ -186,10 +190,11 @@ void Comm::abort() {
 }
 
 void Comm::close() {
+	const int leaving = std::min(timeout_ms, kLeaving);
 	std::unique_lock<std::mutex> lock(mu);
 	try {
 		if (comm != nullptr) {
-			settle(lock, "leaving", l.CommFinalize(comm));
+			settle(lock, "leaving", l.CommFinalize(comm), leaving);
 		}
 		if (comm != nullptr) {
 			l.CommDestroy(comm);
@@ -200,7 +205,7 @@ void Comm::close() {
 	}
 	aborted = true;
 	if (ending.valid()) { // in the worst case it stays behind
-		ending.wait_for(std::chrono::milliseconds(timeout_ms));
+		ending.wait_for(std::chrono::milliseconds(leaving));
 	}
 }
 
@@ -209,7 +214,7 @@ template <class F> void Comm::start(const char *what, F f) {
 	if (aborted || comm == nullptr) {
 		throw Failure{false, std::string(what) + ": the group was aborted"};
 	}
-	settle(lock, what, f());
+	settle(lock, what, f(), timeout_ms);
 }
 
 void Comm::all_reduce(void *data, size_t count, int type, Stream s) {

@@ -91,7 +91,7 @@ public:
 
 private:
 	template <class F> void start(const char *what, F f);
-	void settle(std::unique_lock<std::mutex> &lock, const char *what, int result);
+	void settle(std::unique_lock<std::mutex> &lock, const char *what, int result, int most_ms);
 	[[noreturn]] void failed(const char *what, int result);
 	void abort_locked();
 

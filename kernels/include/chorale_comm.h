@@ -44,8 +44,8 @@ typedef struct ch_comm_options {
 	const char *library;
 	const void *id; // CH_COMM_ID_BYTES
 	int32_t rank, size;
-	// timeout is how many milliseconds opening, starting an operation and
-	// closing may take.
+	// timeout is how many milliseconds opening and starting an operation may take;
+	// closing takes 2000 at most.
 	int32_t timeout, reserved;
 } ch_comm_options;
 
@@ -89,7 +89,7 @@ typedef struct ch_peers ch_peers;
 int32_t ch_peers_open(ch_context *c, int32_t rank, int32_t size, void *handle, ch_peers **out, ch_error *err);
 int32_t ch_peers_connect(ch_peers *p, const void *handles, ch_error *err); // [size] by rank
 // ch_peers_measure tells how many microseconds a sum of so many bytes, at most
-// CH_PEER_BYTES, takes by peers and by NCCL. All ranks call it with the same sizes.
+// CH_PEER_BYTES, takes by peers and by NCCL; -1 by peers where sums come out wrong. All ranks call it with the same sizes.
 int32_t ch_peers_measure(ch_peers *p, ch_comm *m, int32_t half, int32_t count, const int64_t *bytes, float *by_peers, float *by_nccl, ch_error *err);
 // ch_peers_abort frees whoever waits on the device, results undefined; from any
 // thread. ch_peers_close comes after the streams'.

@@ -35,7 +35,7 @@ func (c *fakeComm) close() error { c.closed.Store(true); return nil }
 // fakePeers are faster than NCCL for some sizes.
 type fakePeers struct {
 	handles         []byte
-	faster          uint64
+	faster, wrong   uint64
 	aborted, closed atomic.Bool
 }
 
@@ -48,6 +48,9 @@ func (p *fakePeers) measure(_ driverComm, _ bool, sizes []int64) (peers, nccl []
 		t := float32(9)
 		if uint64(n)&p.faster != 0 {
 			t = 5
+		}
+		if uint64(n)&p.wrong != 0 {
+			t = -1
 		}
 		peers, nccl = append(peers, t), append(nccl, 7)
 	}
@@ -168,6 +171,9 @@ func TestPeers(t *testing.T) {
 	}{
 		{"faster for some", func(r int, f *fake, _ *Backend) { f.peers = &fakePeers{faster: uint64(9-r) << 12} }, 9<<12 | (measured - 1), ""},
 		{"faster for long ones", func(r int, f *fake, _ *Backend) { f.peers = &fakePeers{faster: peerMost} }, peerMost, ""},
+		{"wrong on a rank", func(r int, f *fake, _ *Backend) {
+			f.peers = &fakePeers{faster: peerMost | peerMost/2, wrong: uint64(r) * peerMost}
+		}, peerMost / 2, ""},
 		{"never faster", func(_ int, f *fake, _ *Backend) { f.peers = &fakePeers{} }, 0, ""},
 		{"a rank sees nothing", func(r int, f *fake, _ *Backend) {
 			if r == 0 {

@@ -1,8 +1,11 @@
 package cuda
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
 
 	"chorale/worker/collective"
 	"chorale/worker/tensor"
@@ -14,7 +17,7 @@ const peerMost = 4 << 20
 // PeerTime is what a sum of so many bytes takes.
 type PeerTime struct {
 	Bytes       int64
-	Peers, NCCL float32 // microseconds
+	Peers, NCCL float32 // microseconds; -1 where sums come out wrong
 }
 
 // PeerTimes tells what was measured when the group was set up, and the sizes of
@@ -36,13 +39,11 @@ func (r *ranks) openPeers(d driver) error {
 		return nil
 	}
 	p, handle, why := d.openPeers(r.g.Rank(), r.g.Size())
-	if why != nil {
-		handle = make([]byte, handleBytes)
-	}
-	handles := make([]byte, handleBytes*r.g.Size())
-	err := r.g.AllGather(handles, handle)
+	handles, err := r.handles(handle)
 	if why == nil && err == nil {
-		why = p.connect(handles)
+		if why = errHosts; handles != nil {
+			why = p.connect(handles)
+		}
 	}
 	var all bool
 	if err == nil {
@@ -64,6 +65,36 @@ func (r *ranks) openPeers(d driver) error {
 	return err
 }
 
+var errHosts = errors.New("not all ranks run on one machine")
+
+// handles brings the handles of all ranks together, by rank; nil when they are on
+// several machines, where a handle means something else.
+func (r *ranks) handles(own []byte) ([]byte, error) {
+	id, err := os.ReadFile(bootID)
+	if err != nil {
+		id = []byte(err.Error())
+	}
+	sum := sha256.Sum256(id)
+	each := handleBytes + len(sum)
+	mine, all := make([]byte, handleBytes, each), make([]byte, each*r.g.Size())
+	copy(mine, own)
+	if err := r.g.AllGather(all, append(mine, sum[:]...)); err != nil {
+		return nil, err
+	}
+	var out []byte
+	for rank := range r.g.Size() {
+		v := all[rank*each : (rank+1)*each]
+		if !bytes.Equal(v[handleBytes:], sum[:]) {
+			return nil, nil
+		}
+		out = append(out, v[:handleBytes]...)
+	}
+	return out, nil
+}
+
+// bootID tells machines apart, and a machine's runs.
+const bootID = "/proc/sys/kernel/random/boot_id"
+
 // all tells whether something is true on all ranks.
 func (r *ranks) all(yes bool) (bool, error) {
 	own, votes := make([]byte, 1), make([]byte, r.g.Size())
@@ -84,8 +115,8 @@ func (r *ranks) all(yes bool) (bool, error) {
 // measured is the shortest message that is measured; shorter ones go as it does.
 const measured = 4 << 10
 
-// measure finds for which sizes the peers' memory is faster than NCCL; rank 0's
-// watch decides for all.
+// measure finds for which sizes the peers' memory is faster than NCCL, by rank 0's
+// watch, and right on all ranks.
 func (r *ranks) measure() error {
 	var sizes []int64
 	for n := int64(measured); n <= peerMost; n *= 2 {
@@ -95,20 +126,26 @@ func (r *ranks) measure() error {
 	if err != nil {
 		return r.fail(err)
 	}
-	r.peerSizes = 0
+	var right, faster uint64
 	for i, n := range sizes {
 		r.times = append(r.times, PeerTime{n, peers[i], nccl[i]})
-		if peers[i] < nccl[i] {
-			r.peerSizes |= uint64(n)
+		if peers[i] >= 0 {
+			right |= uint64(n)
 		}
+		if peers[i] < nccl[i] {
+			faster |= uint64(n)
+		}
+	}
+	all := make([]uint64, 2*r.g.Size())
+	if err := r.g.AllGather(collective.Bytes(all), collective.Bytes([]uint64{right, faster})); err != nil {
+		return err
+	}
+	r.peerSizes = all[1]
+	for rank := range r.g.Size() {
+		r.peerSizes &= all[2*rank]
 	}
 	if r.peerSizes&measured != 0 {
 		r.peerSizes |= measured - 1
 	}
-	chosen := []uint64{r.peerSizes}
-	if err := r.g.Broadcast(collective.Bytes(chosen), 0); err != nil {
-		return err
-	}
-	r.peerSizes = chosen[0]
 	return nil
 }
