@@ -30,6 +30,8 @@ type group struct {
 	w    Worker
 	log  *zap.Logger
 	kick chan struct{} // holds one token when something has changed
+	// cancel ends run; nil before it began. Guarded by m.mu.
+	cancel context.CancelFunc
 
 	// Guarded by m.mu; written only by run's goroutine.
 	link        link

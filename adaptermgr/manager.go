@@ -28,11 +28,13 @@ type Manager struct {
 	// comment. Taken before mu.
 	commitMu sync.Mutex
 
-	mu       sync.Mutex
-	entries  map[string]*entry
-	staged   map[string]store.Record // replacements on their way to the workers
-	locks    map[string]*nameLock
-	groups   []*group
+	mu      sync.Mutex
+	entries map[string]*entry
+	staged  map[string]store.Record // replacements on their way to the workers
+	locks   map[string]*nameLock
+	groups  []*group
+	// launch runs a group while the manager runs, nil before and after.
+	launch   func(*group)
 	base     *WorkerInfo   // as last described
 	revision uint64        // the registry's
 	minor    uint64        // changes since the registry's
@@ -121,14 +123,57 @@ func (m *Manager) recover() error {
 // Run serves until ctx ends and all goroutines have. It may be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	for _, g := range m.groups {
-		wg.Go(func() { g.run(ctx) })
+	m.mu.Lock()
+	m.launch = func(g *group) {
+		own, cancel := context.WithCancel(ctx)
+		g.cancel = cancel
+		wg.Go(func() {
+			defer cancel()
+			g.run(own)
+		})
 	}
+	for _, g := range m.groups {
+		m.launch(g)
+	}
+	m.mu.Unlock()
 	wg.Go(func() { m.finishDrains(ctx) })
 	<-ctx.Done()
 	close(m.closed)
+	m.mu.Lock()
+	m.launch = nil
+	m.mu.Unlock()
 	wg.Wait()
 	return nil
+}
+
+// SetWorkers makes ws the worker groups, told apart by address. New ones get what
+// is wanted; those that are not among ws any more keep what they hold, and nobody
+// looks after them.
+func (m *Manager) SetWorkers(ws []Worker) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	was := map[string]*group{}
+	for _, g := range m.groups {
+		was[g.w.Address()] = g
+	}
+	m.groups = nil
+	for _, w := range ws {
+		g := was[w.Address()]
+		if g == nil {
+			g = newGroup(m, w)
+			if m.launch != nil {
+				m.launch(g)
+			}
+		}
+		delete(was, w.Address())
+		m.groups = append(m.groups, g)
+	}
+	for _, g := range was {
+		if g.cancel != nil {
+			g.cancel()
+		}
+	}
+	m.notify()
 }
 
 // notify tells watchers, waiting operations and groups of a change. mu is held.

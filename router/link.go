@@ -18,6 +18,8 @@ type link struct {
 	r      *Router
 	dialer Dialer
 	log    *zap.Logger
+	// cancelRun ends run; nil before it began. The router goroutine's.
+	cancelRun context.CancelFunc
 
 	// mu guards what both goroutines touch.
 	mu   sync.Mutex

@@ -94,7 +94,11 @@ type Router struct {
 	// unloaded remembers where names came from that are gone (ReloadUnloaded).
 	unloaded map[string]string
 
-	links  []*link
+	// links are the router goroutine's, dialers what others may see of them.
+	links   []*link
+	dialers atomic.Pointer[[]Dialer]
+	// launch runs a link while the router runs, nil before and after.
+	launch func(*link)
 	queue  *fairQueue
 	byID   map[string][]*running // requests by their caller's id
 	nextID atomic.Uint64
@@ -140,11 +144,44 @@ func New(cfg Config) *Router {
 		wake:     make(chan struct{}, 1), idle: make(chan struct{}, 1),
 	}
 	r.catalogue.Store(&Catalogue{Adapters: map[string]*AdapterEntry{}})
-	for _, d := range cfg.Groups {
-		r.links = append(r.links, newLink(r, d))
-	}
+	r.setGroups(cfg.Groups)
 	r.snapshot()
 	return r
+}
+
+// SetGroups makes ds the worker groups, told apart by address. What runs on a
+// group that is not among them any more goes on at another: drain it before.
+func (r *Router) SetGroups(ds []Dialer) {
+	r.do(func() {
+		r.setGroups(ds)
+		r.dispatch()
+	})
+}
+
+func (r *Router) setGroups(ds []Dialer) {
+	was := map[string]*link{}
+	for _, l := range r.links {
+		was[l.dialer.Address()] = l
+	}
+	links, dialers := make([]*link, 0, len(ds)), make([]Dialer, 0, len(ds))
+	for _, d := range ds {
+		l := was[d.Address()]
+		if l == nil {
+			l = newLink(r, d)
+			if r.launch != nil {
+				r.launch(l)
+			}
+		}
+		delete(was, d.Address())
+		links, dialers = append(links, l), append(dialers, l.dialer)
+	}
+	for _, l := range was {
+		if l.cancelRun != nil {
+			l.cancelRun()
+		}
+	}
+	r.links = links
+	r.dialers.Store(&dialers)
 }
 
 // Run serves until ctx ends; then every answer still open fails.
@@ -153,8 +190,16 @@ func (r *Router) Run(ctx context.Context) error {
 	defer cancel()
 	r.alive = lctx
 	var wg sync.WaitGroup
+	r.launch = func(l *link) {
+		own, end := context.WithCancel(lctx)
+		l.cancelRun = end
+		wg.Go(func() {
+			defer end()
+			l.run(own)
+		})
+	}
 	for _, l := range r.links {
-		wg.Go(func() { l.run(lctx) })
+		r.launch(l)
 	}
 	wg.Go(func() { r.touchLoop(lctx) })
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -170,6 +215,7 @@ func (r *Router) Run(ctx context.Context) error {
 		r.snapshot()
 	}
 	cancel()
+	r.launch = nil
 	wg.Wait()
 	r.recalls.Wait()
 	r.stop()
@@ -347,9 +393,9 @@ func (r *Router) WaitRevision(ctx context.Context, rev uint64) error {
 // FlushCache forgets the prefixes that the worker groups have cached.
 func (r *Router) FlushCache(ctx context.Context) error {
 	var errs []error
-	for _, l := range r.links {
-		if err := l.dialer.Flush(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("worker group %s: %w", l.dialer.Address(), err))
+	for _, d := range *r.dialers.Load() {
+		if err := d.Flush(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("worker group %s: %w", d.Address(), err))
 		}
 	}
 	return errors.Join(errs...)

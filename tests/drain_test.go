@@ -1,6 +1,9 @@
 package tests
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,4 +65,54 @@ func (s *site) steps(worker int) uint64 {
 		}
 	}
 	return 0
+}
+
+// TestE2EScale: a worker group is added and another one drained and taken away
+// while answers run, by a line in a file.
+func TestE2EScale(t *testing.T) {
+	s := startSplit(t, limits{})
+	s.load("alto")
+	want := s.say(prompt, "alto", 120)
+	// Router and manager again, with a file that names the first group only.
+	file := filepath.Join(t.TempDir(), "workers")
+	write := func(lines ...string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("# groups\n"+strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(s.addrs[0] + " # the first")
+	s.front.Kill()
+	s.manager.Kill()
+	s.managerArgs = slices.Concat([]string{"adaptermgr", "--log-format", "json", "--data-dir", s.data, "--adapter-root", s.root, "--workers-file", file})
+	s.frontArgs = slices.Concat([]string{"router"}, modelFlags(t), []string{"--served-model-name", served, "--workers-file", file, "--adaptermgr", s.managerAddr})
+	s.startManager(s.managerAddr)
+	s.startFront()
+	s.placed(0, 1)
+	if n := len(s.info().WorkerGroups); n != 1 {
+		t.Fatalf("%d groups", n)
+	}
+	ended := s.begin("alto", 120)
+	write(s.addrs...)
+	s.until("the second group is there", startLimit, func() bool { return len(s.info().WorkerGroups) == 2 })
+	s.placed(1, 1)
+	if got := <-ended; got != want {
+		t.Errorf("the running answer: %q, want %q", got, want)
+	}
+	ended = s.begin("alto", 120)
+	write(s.addrs[1]) // not drained: it goes on at the other one
+	s.until("the first group is gone", startLimit, func() bool {
+		g := s.info().WorkerGroups
+		return len(g) == 1 && g[0].Address == s.addrs[1]
+	})
+	s.workers[0].Kill()
+	if got := <-ended; got != want {
+		t.Errorf("the answer of a group that was taken away: %q, want %q", got, want)
+	}
+	s.load("bass")
+	if got := s.say(prompt, "alto", 120); got != want {
+		t.Errorf("afterwards: %q, want %q", got, want)
+	}
+	fails(t, testkit.Options{Args: []string{"adaptermgr", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}}, 1, "--workers-file")
+	fails(t, testkit.Options{Args: []string{"adaptermgr", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--workers-file", "/nowhere"}}, 1, "/nowhere")
 }

@@ -111,6 +111,15 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 	return r, nil
 }
 
+// setWorkers changes the worker groups.
+func (r *managerRole) setWorkers(peers []peer) {
+	var ws []adaptermgr.Worker
+	for _, p := range peers {
+		ws = append(ws, adapters.NewWorkerClient(p.address, p.cc))
+	}
+	r.m.SetWorkers(ws)
+}
+
 // run manages until ctx ends.
 func (r *managerRole) run(ctx context.Context) error {
 	defer r.registry.Close()

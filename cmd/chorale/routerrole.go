@@ -72,13 +72,22 @@ func newRouter(p routerParts) (*routerRole, error) {
 	if cfg.Name == "" {
 		cfg.Name = p.model.ModelPath
 	}
-	for _, w := range p.peers {
-		cfg.Groups = append(cfg.Groups, workers.NewDialer(w.address, w.cc))
-	}
+	cfg.Groups = dialers(p.peers)
 	rr.r = router.New(cfg)
 	m.Watch(rr.r)
 	return rr, rr.faces(p, text, m)
 }
+
+func dialers(peers []peer) []router.Dialer {
+	var out []router.Dialer
+	for _, w := range peers {
+		out = append(out, workers.NewDialer(w.address, w.cc))
+	}
+	return out
+}
+
+// setGroups changes the worker groups.
+func (rr *routerRole) setGroups(peers []peer) { rr.r.SetGroups(dialers(peers)) }
 
 func (rr *routerRole) faces(p routerParts, text router.Text, m *metrics.Metrics) error {
 	keys := auth.NewKeys(p.face.APIKey, p.face.AdminAPIKey)

@@ -300,8 +300,8 @@ type adaptermgrCmd struct {
 	loraFlags
 	registryFlags
 	listenFlags
-	Worker      []string `required:"" sep:"none" placeholder:"HOST:PORT" help:"Worker groups to push adapters to."`
-	AdminAPIKey string   `name:"admin-api-key" group:"http" placeholder:"KEY" help:"Key that loading and unloading needs."`
+	workersFlags
+	AdminAPIKey string `name:"admin-api-key" group:"http" placeholder:"KEY" help:"Key that loading and unloading needs."`
 	logFlags
 }
 
@@ -316,18 +316,19 @@ func (c *adaptermgrCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
 	defer l.Close()
-	peers, hangUp, err := dialAll(c.Worker, "")
+	ws, err := c.open(log)
 	if err != nil {
 		return err
 	}
-	defer hangUp()
-	m, err := newManager(&c.registryFlags, &c.loraFlags, peers, auth.NewKeys("", c.AdminAPIKey), log)
+	defer ws.close()
+	m, err := newManager(&c.registryFlags, &c.loraFlags, ws.peers(), auth.NewKeys("", c.AdminAPIKey), log)
 	if err != nil {
 		return err
 	}
 	team := newCrew()
 	defer team.stop()
 	team.start(task{"adaptermgr", m.run})
+	team.start(task{"workers", func(ctx context.Context) error { return ws.watch(ctx, m.setWorkers) }})
 	team.start(task{"grpc", stopWith(m.server.Server, func() error { return m.server.Serve(l) })})
 	log.Info("adapter manager ready", zap.String("grpc", l.Addr().String()))
 	if err := m.loadInitial(ctx); err != nil {
@@ -349,8 +350,8 @@ type routerCmd struct {
 	LoraReloadUnloaded bool `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
 	MaxLoadedLoras     int  `group:"lora" placeholder:"N" help:"The adapter manager's limit, to refuse requests that name more at once."`
 	faceFlags
-	Worker     []string `required:"" sep:"none" placeholder:"HOST:PORT" help:"Worker groups."`
-	Adaptermgr string   `required:"" placeholder:"HOST:PORT" help:"The adapter manager."`
+	workersFlags
+	Adaptermgr string `required:"" placeholder:"HOST:PORT" help:"The adapter manager."`
 	drainFlags
 	logFlags
 }
@@ -371,11 +372,11 @@ func (c *routerCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer ckpt.Close()
-	peers, hangUp, err := dialAll(c.Worker, "")
+	ws, err := c.open(log)
 	if err != nil {
 		return err
 	}
-	defer hangUp()
+	defer ws.close()
 	manager, hangUpManager, err := dialAll([]string{c.Adaptermgr}, c.AdminAPIKey)
 	if err != nil {
 		return err
@@ -383,7 +384,7 @@ func (c *routerCmd) Run(ctx context.Context) error {
 	defer hangUpManager()
 	rr, err := newRouter(routerParts{
 		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, face: c.faceFlags, doors: doors,
-		registry: registryFlags{MaxLoadedLoras: c.MaxLoadedLoras, LoraReloadUnloaded: c.LoraReloadUnloaded}, peers: peers, manager: manager[0].cc, args: serverArgs(c), log: log,
+		registry: registryFlags{MaxLoadedLoras: c.MaxLoadedLoras, LoraReloadUnloaded: c.LoraReloadUnloaded}, peers: ws.peers(), manager: manager[0].cc, args: serverArgs(c), log: log,
 	})
 	if err != nil {
 		return err
@@ -391,6 +392,7 @@ func (c *routerCmd) Run(ctx context.Context) error {
 	team := newCrew()
 	defer team.stop()
 	team.start(rr.tasks()...)
+	team.start(task{"workers", func(ctx context.Context) error { return ws.watch(ctx, rr.setGroups) }})
 	team.start(rr.serve()...)
 	log.Info("serving", zap.String("http", "http://"+rr.httpAddr), zap.String("grpc", rr.grpcAddr))
 	return rr.wait(ctx, team, c.DrainTimeout, log)
