@@ -24,6 +24,13 @@ __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_
 // copies_wait returns when all but the last kN groups of this thread are there.
 template <int kN> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kN) : "memory"); }
 
+// copies_shown makes this thread's finished copies visible to wgmma.
+__device__ __forceinline__ void copies_shown() {
+#if __CUDA_ARCH__ >= 900
+	asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
 // load_matrices reads four 8 x 8 matrices of bf16; each lane names a row of 16
 // bytes and gets two elements of row lane / 4 of each.
 __device__ __forceinline__ uint4 load_matrices(const char *row) {
@@ -40,8 +47,16 @@ __device__ __forceinline__ uint32_t load_acquire(const uint32_t *p) {
 	return v;
 }
 
-// look_again is what a thread does that waits for other blocks.
-__device__ __forceinline__ void look_again() {}
+// look_again is what a thread does that waits for other blocks. Looking so
+// often in vain, seconds long, means that they never come: better an error.
+__device__ __forceinline__ void look_again(uint32_t times) {
+	if (times > 1u << 23) {
+		__trap();
+	}
+}
+
+// together waits for `threads` threads of the block; barriers 1 to 15.
+__device__ __forceinline__ void together(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
 
 __device__ __forceinline__ float4 load_from_l2(const float4 *p) { return __ldcg(p); }
 
@@ -54,9 +69,10 @@ __device__ __forceinline__ const float *of_block(const float *p, uint32_t block)
 	return reinterpret_cast<const float *>(at);
 }
 
+// block_memory is the block's memory, 1024-byte aligned.
 __device__ __forceinline__ char *block_memory() {
-	extern __shared__ __align__(128) char decode_memory[];
-	return decode_memory;
+	extern __shared__ __align__(1024) char decode_memory[];
+	return reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(decode_memory) + 1023) / 1024 * 1024);
 }
 
 #endif

@@ -1,17 +1,23 @@
 // The ring of stages through which everything that a product of decode rows
 // reads comes into shared memory, and the products made from a stage.
 //
-// A warp owns 32 rows of the left operand (of a weight, or of adapters' A or
-// B): it copies them itself, and nobody else reads them. The right operand, the
-// batch, is shared by all warps. Rows of a stage are kDepth bf16 long; their
+// A warp copies 32 rows of the left operand (of a weight, or of adapters' B), and
+// multiplies twice 16: its own, or, where four warps make up a group for Hopper's
+// matrix instruction, those of the group that are its share. The right operand,
+// the batch, is everybody's. Rows of a stage are kDepth bf16 long; their
 // 16-byte chunks are mixed by row so that no two rows of a matrix meet in a bank.
 #pragma once
 
 #include "decode_ptx.cuh"
+#ifndef CHORALE_ON_CPU
+#include "attention_wgmma.cuh"
+#endif
 
 namespace chorale::decode {
 
 constexpr int kWarpRows = 32;
+constexpr int kBaseBarrier = 1, kShrinkBarrier = 2; // of the two kinds of warps
+constexpr int kListBarrier = 3; // of all: the lists are there
 
 // A shape of the kernel: kTiles tiles of 8 batch rows, kStages stages of kDepth.
 template <int tiles, int stages, int depth> struct Shape {
@@ -49,9 +55,9 @@ template <class S, int kRows> __device__ __forceinline__ void copy_rows(char *to
 	}
 }
 
-// copy_batch copies the batch's columns from k on, with the whole block.
-template <class S> __device__ __forceinline__ void copy_batch(char *to, const Operand &x, int k, int end) {
-	for (int i = threadIdx.x; i < S::kTiles * 8 * S::kChunks; i += blockDim.x) {
+// copy_batch copies the batch's columns from k on, with `threads` threads.
+template <class S> __device__ __forceinline__ void copy_batch(char *to, const Operand &x, int k, int end, int threads) {
+	for (int i = threadIdx.x; i < S::kTiles * 8 * S::kChunks; i += threads) {
 		const int row = i / S::kChunks, chunk = i % S::kChunks;
 		const bool there = row < x.rows && k + chunk * 8 < end;
 		copy16(to + chunk_at<S>(row, chunk), there ? x.data + row * x.pitch + k + chunk * 8 : x.data, there);
@@ -69,22 +75,62 @@ template <class S> struct Sums {
 	}
 };
 
-// left loads 16 rows x 16 columns from the warp's rows of a stage.
-template <class S> __device__ __forceinline__ uint4 left(const char *rows, int m, int step) {
-	const int lane = threadIdx.x & 31;
-	return load_matrices(rows + chunk_at<S>(m * 16 + lane % 16, step * 2 + lane / 16));
+// grouped says whether warps multiply in groups of four.
+__device__ __forceinline__ bool grouped(int cols) { return cols % (4 * kWarpRows) == 0; }
+
+// warp_row is the first of the 16 rows that are half m of a warp's sums.
+__device__ __forceinline__ int warp_row(int cols, int m) {
+	const int warp = threadIdx.x / 32;
+	return grouped(cols) ? warp / 4 * 128 + m * 64 + warp % 4 * 16 : warp * kWarpRows + m * 16;
 }
 
-// multiply adds the product of a stage.
-template <class S> __device__ __forceinline__ void multiply(Sums<S> &sums, const char *rows, const char *batch) {
+// left loads 16 rows x 16 columns of a stage.
+template <class S> __device__ __forceinline__ uint4 left(const char *stage, int row, int step) {
 	const int lane = threadIdx.x & 31;
+	return load_matrices(stage + chunk_at<S>(row + lane % 16, step * 2 + lane / 16));
+}
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// multiply_group is multiply for whole groups of warps. Four steps of a stage
+// lie in one row of 128 bytes.
+template <class S> __device__ __forceinline__ void multiply_group(Sums<S> &sums, const char *stage, const char *batch) {
+	const uint32_t rows = lora::shared_address(stage + threadIdx.x / 128 * 128 * S::kRowBytes), right = lora::shared_address(batch);
+	attention::hold(sums.v[0]);
+	attention::hold(sums.v[1]);
+	attention::wgmma_fence();
+#pragma unroll
+	for (int step = 0; step < 4; step++) {
+		const uint64_t b = attention::descriptor(right + step * 32, 0);
+#pragma unroll
+		for (int m = 0; m < 2; m++) {
+			attention::wgmma_keys<8>(sums.v[m], attention::descriptor(rows + m * 64 * S::kRowBytes + step * 32, 0), b, 1);
+		}
+	}
+	attention::wgmma_commit();
+	attention::wgmma_wait<0>();
+	attention::hold(sums.v[0]);
+	attention::hold(sums.v[1]);
+}
+#endif
+
+// multiply adds the product of a stage.
+template <class S> __device__ __forceinline__ void multiply(Sums<S> &sums, const char *stage, const char *batch, int cols) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+	if constexpr (S::kTiles == 8 && S::kDepth == 64) {
+		if (grouped(cols)) {
+			multiply_group<S>(sums, stage, batch);
+			return;
+		}
+	}
+#endif
+	const int lane = threadIdx.x & 31, row[2] = {warp_row(cols, 0), warp_row(cols, 1)};
 	if constexpr (S::kTiles == 1) { // one load serves two steps
 #pragma unroll
 		for (int step = 0; step < S::kDepth / 16; step += 2) {
 			const uint4 x = load_matrices(batch + chunk_at<S>(lane % 8, step * 2 + lane / 8));
 #pragma unroll
 			for (int m = 0; m < 2; m++) {
-				const uint4 a = left<S>(rows, m, step), b = left<S>(rows, m, step + 1);
+				const uint4 a = left<S>(stage, row[m], step), b = left<S>(stage, row[m], step + 1);
 				lora::mma(sums.v[m][0], a.x, a.y, a.z, a.w, x.x, x.y);
 				lora::mma(sums.v[m][0], b.x, b.y, b.z, b.w, x.z, x.w);
 			}
@@ -92,7 +138,7 @@ template <class S> __device__ __forceinline__ void multiply(Sums<S> &sums, const
 	} else {
 #pragma unroll
 		for (int step = 0; step < S::kDepth / 16; step++) {
-			const uint4 a[2] = {left<S>(rows, 0, step), left<S>(rows, 1, step)};
+			const uint4 a[2] = {left<S>(stage, row[0], step), left<S>(stage, row[1], step)};
 #pragma unroll
 			for (int n = 0; n < S::kTiles; n += 2) {
 				const uint4 x = load_matrices(batch + chunk_at<S>(n * 8 + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2));

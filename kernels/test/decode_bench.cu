@@ -10,6 +10,7 @@
 #include "decode_launch.cuh"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -46,9 +47,9 @@ struct Site {
 };
 const Site sites[kSites] = {
     {"qkv", 4096, 6144, false, {4096, 1024, 1024}},
-    {"o", 4096, 4096, true, {4096}},
+    {"o", 4096, 4096, false, {4096}},
     {"gate_up", 4096, 28672, false, {14336, 14336}},
-    {"down", 14336, 4096, true, {4096}},
+    {"down", 14336, 4096, false, {4096}},
 };
 
 __global__ void fill(bf16 *p, size_t n, uint32_t seed, float scale) {
@@ -184,64 +185,36 @@ DecodeArgs args_of(Bench &b, int rows, int layer, int s, bool adapters) {
 	return a;
 }
 
-using Launch = std::function<cudaError_t(const DecodeArgs &, const Cut &, bool wide, cudaStream_t)>;
+bool early = true; // whether our kernel may begin while the launch before runs
+
+using Launch = std::function<cudaError_t(const DecodeArgs &, const Cut &, cudaStream_t)>;
 
 // Variant is a shape of the kernel, ready to be launched with any cut.
 struct Variant {
 	std::string name;
 	int tiles, stages, depth;
 	Launch launch;
-	std::function<int(const Cut &, bool adapters)> resident; // blocks
-	std::function<bool(int out, int in, const Cut &, bool adapters, int64_t resident)> serves;
+	std::function<int64_t(const Cut &, bool adapters)> resident; // blocks
+	std::function<bool(int out, int in, const Cut &, bool adapters)> serves;
 };
-
-template <class S, bool kCluster, bool kAdapters> int resident_blocks(const Cut &cut) {
-	void (*kernel)(DecodeArgs) = decode_kernel<S, bf16, kCluster, kAdapters>;
-	const size_t shared = memory_of<S>(cut, kAdapters ? kMaxTerms : 0);
-	if (lora::allow_shared(reinterpret_cast<const void *>(kernel), shared) != cudaSuccess) {
-		cudaGetLastError();
-		return 0;
-	}
-	if (!kCluster) {
-		int n = 0;
-		CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, cut.warps * 32, shared));
-		return n * 132;
-	}
-	cudaLaunchAttribute attribute = {};
-	attribute.id = cudaLaunchAttributeClusterDimension;
-	attribute.val.clusterDim = {static_cast<unsigned>(cut.split), 1, 1};
-	cudaLaunchConfig_t config = {};
-	config.gridDim = cut.split * 132, config.blockDim = cut.warps * 32, config.dynamicSmemBytes = shared;
-	config.attrs = &attribute, config.numAttrs = 1;
-	int n = 0;
-	if (cudaOccupancyMaxActiveClusters(&n, kernel, &config) != cudaSuccess) {
-		cudaGetLastError();
-		return 0;
-	}
-	return n * cut.split;
-}
 
 template <class S> Variant variant() {
 	Variant v;
 	v.name = std::to_string(S::kStages) + "x" + std::to_string(S::kDepth);
 	v.tiles = S::kTiles, v.stages = S::kStages, v.depth = S::kDepth;
-	v.launch = [](const DecodeArgs &a, const Cut &cut, bool wide, cudaStream_t stream) {
-		return wide ? launch_product<S, float>(a, cut, true, stream) : launch_product<S, bf16>(a, cut, true, stream);
+	v.launch = [](const DecodeArgs &a, const Cut &cut, cudaStream_t stream) {
+		return launch_product<S, bf16>(a, cut, early, stream);
 	};
-	v.resident = [](const Cut &cut, bool adapters) {
-		const bool cluster = cut.cluster && cut.split > 1;
-		return cluster ? (adapters ? resident_blocks<S, true, true>(cut) : resident_blocks<S, true, false>(cut))
-		               : (adapters ? resident_blocks<S, false, true>(cut) : resident_blocks<S, false, false>(cut));
-	};
+	v.resident = [](const Cut &cut, bool adapters) { return resident_blocks<S, bf16>(cut, adapters ? kMaxTerms : 0, 132); };
 	v.serves = serves<S>;
 	return v;
 }
 
 std::vector<Variant> variants(int rows) {
 	if (rows <= 8) {
-		return {variant<Shape<1, 4, 64>>(), variant<Shape<1, 6, 64>>(), variant<Shape<1, 4, 128>>()};
+		return {variant<Shape<1, 4, 64>>()};
 	}
-	return {variant<Shape<8, 4, 64>>(), variant<Shape<8, 5, 64>>(), variant<Shape<8, 6, 64>>(), variant<Shape<8, 3, 128>>()};
+	return {variant<Shape<8, 3, 64>>(), variant<Shape<8, 4, 64>>(), variant<Shape<8, 5, 64>>()};
 }
 
 struct Choice {
@@ -263,19 +236,19 @@ double library_us(Bench &b, int rows, int s) {
 std::vector<Choice> sweep(Bench &b, const std::vector<Variant> &all, int rows, int s) {
 	std::vector<Choice> found;
 	for (const Variant &v : all) {
-		for (int warps = 2; warps <= kMostWarps; warps++) {
+		for (int warps = 3; warps <= kMostWarps; warps++) {
 			for (int split = 1; split <= 8; split++) {
 				for (int cluster = split > 1; cluster >= 0; cluster--) {
 					const Cut cut = {warps, split, cluster != 0};
 					const int64_t blocks = blocks_of(sites[s].out, cut);
-					if (blocks < 88 || blocks > 264 || (split > 1 && !cluster && blocks % 4 != 0)) {
+					if (blocks < 88 || blocks > 264 || (split > 1 && !cluster && blocks != 128)) {
 						continue;
 					}
-					const int resident = v.resident(cut, true);
-					if (!v.serves(sites[s].out, sites[s].in, cut, true, resident)) {
+					const int64_t resident = v.resident(cut, true);
+					if (blocks > resident || !v.serves(sites[s].out, sites[s].in, cut, true)) {
 						continue;
 					}
-					const double us = graph_us(b, [&](int layer) { return v.launch(args_of(b, rows, layer, s, false), cut, sites[s].wide, b.stream) == cudaSuccess; }) / kLayers;
+					const double us = graph_us(b, [&](int layer) { return v.launch(args_of(b, rows, layer, s, false), cut, b.stream) == cudaSuccess; }) / kLayers;
 					if (us > 0) {
 						found.push_back({&v, cut, us});
 					}
@@ -285,6 +258,10 @@ std::vector<Choice> sweep(Bench &b, const std::vector<Variant> &all, int rows, i
 	}
 	std::sort(found.begin(), found.end(), [](const Choice &a, const Choice &b) { return a.us < b.us; });
 	return found;
+}
+
+double product_us(Bench &b, const Choice &c, int rows, int s, bool adapters) {
+	return graph_us(b, [&](int layer) { return c.variant->launch(args_of(b, rows, layer, s, adapters), c.cut, b.stream) == cudaSuccess; }) / kLayers;
 }
 
 void print(const Choice &c, int s) {
@@ -363,7 +340,7 @@ void library_layer(Bench &b, int rows, int layer, bool adapters) {
 
 void own_layer(Bench &b, const Choice (&best)[kSites], int rows, int layer, bool adapters) {
 	for (int s = 0; s < kSites; s++) {
-		CHECK(best[s].variant->launch(args_of(b, rows, layer, s, adapters), best[s].cut, sites[s].wide, b.stream));
+		CHECK(best[s].variant->launch(args_of(b, rows, layer, s, adapters), best[s].cut, b.stream));
 		small(b, rows, s);
 	}
 }
@@ -382,10 +359,15 @@ void chains(Bench &b, const Choice (&best)[kSites], int rows) {
 		});
 	};
 	const double base_library = library(false), base_own = own(false);
+	early = false;
+	printf("without early start: own %.0f\n", own(false));
+	early = true;
 	printf("rows %d, chain of 32 layers with small kernels, us: cuBLASLt %.0f, own %.0f\n", rows, base_library, base_own);
 	printf("   %3s %-6s %7s | %8s %8s | %8s %8s  x floor\n", "D", "rank", "floor", "library", "added", "own", "added");
-	const std::vector<std::pair<std::string, std::vector<int>>> kinds = {{"r16", {16}}, {"r64", {64}}, {"r4-128", {4, 8, 16, 32, 64, 128}}, {"r8", {8}}};
-	for (int adapters : {1, 2, 8, 32, 64}) {
+	const std::vector<std::pair<std::string, std::vector<int>>> kinds = {{"r16", {16}}, {"r64", {64}}, {"r4-128", {4, 8, 16, 32, 64, 128}}};
+	CHECK(cudaMemset(b.counts, 0, sizeof(int32_t) * kLayers * kSites));
+	printf("     0 terms in the table: own %.0f\n", own(true));
+	for (int adapters : {1, 8, 32, 64}) {
 		for (const auto &kind : kinds) {
 			if (adapters > rows || (adapters == 1 && kind.second.size() > 1)) {
 				continue;
@@ -396,25 +378,46 @@ void chains(Bench &b, const Choice (&best)[kSites], int rows) {
 			fflush(stdout);
 		}
 	}
-	CHECK(cudaMemset(b.counts, 0, sizeof(int32_t) * kLayers * kSites));
-	printf("     0 terms in the table: own %.0f\n", own(true));
 }
 
 } // namespace
 
 int main(int argc, char **argv) {
 	static Bench b;
+	const auto clock = [start = std::chrono::steady_clock::now()](const char *what) { printf("%.1f s: %s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), what); };
 	const std::string what = argc > 1 ? argv[1] : "all";
 	set_up(&b);
+	clock("set up");
 	const size_t n = size_t{8} << 30;
 	b.bandwidth = n / median_us(b, [&] { read_all<<<132 * 4, 512, 0, b.stream>>>(reinterpret_cast<const uint4 *>(b.pool), n / 16, reinterpret_cast<uint32_t *>(b.scratch)); }, 7, 10) * 1e6;
 	printf("read bandwidth %.3f TB/s\n", b.bandwidth / 1e12);
-	for (int rows : {64, 1}) {
+	for (int rows : what == "adapters" ? std::vector<int>{64} : std::vector<int>{64, 1}) {
 		const std::vector<Variant> all = variants(rows);
 		Choice best[kSites];
+		if (what == "debug") {
+			const Variant *v = &all[1];
+			best[0] = {v, {8, 4, true}, 0}, best[1] = {v, {8, 6, true}, 0}, best[2] = {v, {8, 1, false}, 0}, best[3] = {v, {8, 6, true}, 0};
+			upload_terms(b, {64, 8, {64}, "r64"});
+			for (int s = 0; s < kSites; s++) {
+				printf("site %d alone\n", s);
+				fflush(stdout);
+				printf("   %.2f us\n", product_us(b, best[s], rows, s, true));
+			}
+			for (int e = 0; e < 2; e++) {
+				early = e != 0;
+				printf("chain early %d\n", e);
+				fflush(stdout);
+				printf("   %.2f us\n", graph_us(b, [&](int layer) {
+					own_layer(b, best, rows, layer, true);
+					return true;
+				}));
+			}
+			return 0;
+		}
 		for (int s = 0; s < kSites; s++) {
 			const std::vector<Choice> found = sweep(b, all, rows, s);
 			const double floor = 2.0 * sites[s].in * sites[s].out / b.bandwidth * 1e6;
+			clock("library next");
 			printf("rows %d %s: floor %.2f us, cuBLASLt %.2f, %zu variants\n", rows, sites[s].name, floor, library_us(b, rows, s), found.size());
 			for (size_t i = 0; i < found.size() && i < 10; i++) {
 				print(found[i], s);
@@ -426,6 +429,17 @@ int main(int argc, char **argv) {
 				}
 			}
 			best[s] = found.at(0);
+			upload_terms(b, {rows, rows > 8 ? 8 : 1, {16}, ""});
+			double least = -1;
+			for (size_t i = 0; i < found.size() && i < 24; i++) {
+				const double us = product_us(b, found[i], rows, s, true);
+				if (us > 0 && (least < 0 || us < least)) {
+					least = us, best[s] = found[i];
+				}
+			}
+			printf("   with 8 adapters %.2f us:\n", least);
+			print(best[s], s);
+			clock("swept");
 			fflush(stdout);
 		}
 		if (what != "sweep") {

@@ -269,7 +269,7 @@ template <class S, class Out> std::vector<float> launch(const Case &c, const Cut
 
 template <class S> void check(const Case &c, const Cut &cut) {
 	const bool adapters = !c.terms.empty() || chance(0.5);
-	if (cut.split > 8 || !serves<S>(c.out, c.in, cut, adapters, device.processors)) {
+	if (cut.split > 8 || !serves<S>(c.out, c.in, cut, adapters)) {
 		return;
 	}
 	const auto run = [&] { return c.wide ? launch<S, float>(c, cut, adapters) : launch<S, bf16>(c, cut, adapters); };
@@ -305,8 +305,6 @@ void one_case(int rows) {
 		check<Shape<1, 4, 64>>(c, cut);
 	} else if (rows <= 16) {
 		check<Shape<2, 4, 64>>(c, cut);
-	} else if (rows <= 32) {
-		check<Shape<4, 4, 64>>(c, cut);
 	} else {
 		check<Shape<8, 4, 64>>(c, cut);
 	}

@@ -89,6 +89,9 @@ struct Block {
 	ucontext_t scheduler;
 	unsigned index = 0, current = 0, arrived = 0, generation = 0, live = 0;
 	int any = 0;
+	struct {
+		unsigned arrived = 0, generation = 0;
+	} barriers[16];
 	std::function<void()> body;
 	std::unique_ptr<char[]> memory;
 };
@@ -147,7 +150,7 @@ inline std::unique_ptr<Block> make_block(unsigned index, unsigned threads, size_
 	b.done.assign(threads, 0);
 	b.live = threads;
 	b.body = body;
-	b.memory.reset(new char[memory + 128]);
+	b.memory.reset(new char[memory + 1024]);
 	for (unsigned i = 0; i < threads; i++) {
 		b.stacks.emplace_back(new char[kStack]);
 		getcontext(&b.fibers[i]);
@@ -331,6 +334,11 @@ template <class F> cudaError_t cudaOccupancyMaxActiveClusters(int *n, F, const c
 	*n = 1;
 	return cudaSuccess;
 }
+template <class F> cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, F, int, size_t) {
+	*n = 1;
+	return cudaSuccess;
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 template <class Args> cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(Args), const Args &args) {
 	if (c->dynamicSmemBytes > 99 * 1024) { // the least that a device of the last years has
 		return cudaErrorInvalidValue;
@@ -395,6 +403,7 @@ inline void copy(char *to, const void *from, bool there, size_t n) {
 inline void copy16(char *to, const void *from, bool there) { copy(to, from, there, 16); }
 inline void copy8(char *to, const void *from, bool there) { copy(to, from, there, 8); }
 inline void copies_commit() {}
+inline void copies_shown() {}
 template <int> void copies_wait() {}
 inline uint4 load_matrices(const char *row) {
 	const unsigned lane = threadIdx.x & 31;
@@ -413,9 +422,20 @@ inline uint4 load_matrices(const char *row) {
 }
 inline void fence() {}
 inline uint32_t load_acquire(const uint32_t *p) { return *p; }
-inline void look_again() { on_cpu::yield(); }
+inline void look_again(uint32_t) { on_cpu::yield(); }
+inline void together(int barrier, int threads) {
+	auto &b = on_cpu::block->barriers[barrier];
+	const unsigned mine = b.generation;
+	if (++b.arrived == static_cast<unsigned>(threads)) {
+		b.arrived = 0;
+		b.generation++;
+	}
+	while (b.generation == mine) {
+		on_cpu::yield();
+	}
+}
 inline float4 load_from_l2(const float4 *p) { return *p; }
 inline const float *of_block(const float *p, uint32_t) { return p; }
-inline char *block_memory() { return reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(on_cpu::block->memory.get()) + 127) / 128 * 128); }
+inline char *block_memory() { return reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(on_cpu::block->memory.get()) + 1023) / 1024 * 1024); }
 
 } // namespace chorale::decode

@@ -1,0 +1,4 @@
+// Products of at most 8 decode rows.
+#include "decode_kernels.cuh"
+
+template struct chorale::decode::Kernels<1>;
