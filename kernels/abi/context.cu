@@ -91,14 +91,10 @@ void open_context(ch_context &c, const ch_options &o) {
 	describe(c);
 	const cublaslt::Library &library = cublaslt::open(o.cublaslt);
 	c.products = std::make_unique<Products>(library, ProductOptions{c.deterministic, c.tune, cache_file(o.cache_dir, c.info, library.GetVersion())});
-	if (!c.deterministic) {
-		c.decode = std::make_unique<DecodeProducts>(*c.products, c.tune);
-	}
 	open_copies(c);
 }
 
 void close_context(ch_context &c) {
-	c.decode.reset();
 	c.products.reset();
 	close_copies(c);
 }

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "chorale_kernels.h"
-#include "decode.h"
 #include "product.h"
 
 #define CH_EXPORT extern "C" __attribute__((visibility("default")))
@@ -58,7 +57,6 @@ struct ch_context {
 	bool deterministic = false, tune = false;
 	ch_device_info info = {};
 	std::unique_ptr<chorale::Products> products;
-	std::unique_ptr<chorale::DecodeProducts> decode; // null where steps must not depend on company
 
 	cudaStream_t copy = nullptr; // of everything that comes from the host beside steps
 	cudaMemPool_t ranges = nullptr;

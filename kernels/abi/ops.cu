@@ -90,12 +90,7 @@ void linear(ch_stream &s, const ch_op &op) {
 	if (bias && !op.dst.wide) { // the bf16 half of the vector
 		bias = static_cast<const char *>(bias) + static_cast<int64_t>(op.out) * 4;
 	}
-	const Shape shape = {op.rows, op.out, op.in, op.dst.wide != 0, bias != nullptr};
-	const Operands operands = {op.x.data, op.w, bias, op.dst.data, s.workspace};
-	if (s.context->decode && s.context->decode->run(s, shape, operands, op.slot)) {
-		return;
-	}
-	s.context->products->run(s.cuda, shape, operands);
+	s.context->products->run(s.cuda, {op.rows, op.out, op.in, op.dst.wide != 0, bias != nullptr}, {op.x.data, op.w, bias, op.dst.data, s.workspace});
 	if (op.slot) {
 		lora_linear(s, op);
 	}

@@ -6,7 +6,7 @@
 #include <sstream>
 
 #include "context.h"
-#include "measure.h"
+#include "vec.cuh"
 
 namespace chorale {
 
@@ -15,6 +15,23 @@ namespace {
 // Rows for which the deterministic kernel is chosen; it then serves any number.
 constexpr int32_t kDeterministicRows = 64;
 constexpr int kCandidates = 16;
+
+// noise_kernel fills weights to measure with: products of zeros run faster.
+static __global__ void noise_kernel(bf16 *dst, int64_t n) {
+	for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < n; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+		uint32_t h = static_cast<uint32_t>(i) * 2654435761u;
+		h ^= h >> 15;
+		h *= 2246822519u;
+		h ^= h >> 13;
+		dst[i] = __float2bfloat16_rn((static_cast<int32_t>(h) >> 8) * 1e-8f);
+	}
+}
+
+struct Event {
+	cudaEvent_t e = nullptr;
+	Event() { check(cudaEventCreate(&e), "event"); }
+	~Event() { cudaEventDestroy(e); }
+};
 
 } // namespace
 
@@ -166,17 +183,53 @@ std::vector<cublaslt::Heuristic> Products::candidates(const Plan &p, int most) {
 // fastest measures candidates on weights that do not stay in the L2 cache.
 cublaslt::Algo Products::fastest(const Plan &p, cudaStream_t stream, const Shape &s, const Operands &o) {
 	const std::vector<cublaslt::Heuristic> all = candidates(p, kCandidates);
-	const Noise noise(stream, static_cast<size_t>(s.out) * s.in * 2, o.w);
-	const int repeats = s.rows <= 512 ? std::max<int>(8, static_cast<int>(noise.size())) : 3;
+	constexpr size_t kPool = 320 << 20;
+	const size_t bytes = static_cast<size_t>(s.out) * s.in * 2;
+	std::vector<const void *> weights = {o.w};
+	void *pool = nullptr;
+	if (bytes * 2 <= kPool && cudaMalloc(&pool, kPool) == cudaSuccess) {
+		noise_kernel<<<1024, 256, 0, stream>>>(static_cast<bf16 *>(pool), kPool / 2);
+		weights.clear();
+		const size_t step = (bytes + 255) / 256 * 256;
+		for (size_t at = 0; at + bytes <= kPool && weights.size() < 64; at += step) {
+			weights.push_back(static_cast<char *>(pool) + at);
+		}
+	}
+	cudaGetLastError(); // without a pool, the weight itself must do
+	const int repeats = s.rows <= 512 ? std::max<int>(8, static_cast<int>(weights.size())) : 3;
 	size_t best = 0;
 	float best_time = -1;
 	for (size_t i = 0; i < all.size(); i++) {
-		const float t = noise.measure(repeats, 2, [&](const void *w) { return start(p, all[i].algo, stream, o, w) == cublaslt::kSuccess; });
+		const float t = measure(p, all[i].algo, stream, o, weights, repeats);
 		if (t > 0 && (best_time < 0 || t < best_time)) {
 			best = i, best_time = t;
 		}
 	}
+	cudaFree(pool);
 	return all[best].algo;
+}
+
+// measure gives the better of two runs in milliseconds, or -1.
+float Products::measure(const Plan &p, const cublaslt::Algo &algo, cudaStream_t stream, const Operands &o, const std::vector<const void *> &weights, int repeats) {
+	Event begin, end;
+	float best = -1;
+	if (start(p, algo, stream, o, weights[0]) != cublaslt::kSuccess) {
+		return -1;
+	}
+	for (int run = 0; run < 2; run++) {
+		check(cudaEventRecord(begin.e, stream), "measuring products");
+		for (int i = 0; i < repeats; i++) {
+			if (start(p, algo, stream, o, weights[i % weights.size()]) != cublaslt::kSuccess) {
+				return -1;
+			}
+		}
+		check(cudaEventRecord(end.e, stream), "measuring products");
+		check(cudaEventSynchronize(end.e), "measuring products");
+		float ms = 0;
+		check(cudaEventElapsedTime(&ms, begin.e, end.e), "measuring products");
+		best = best < 0 ? ms : std::min(best, ms);
+	}
+	return best;
 }
 
 bool Products::remembered(Plan &p, const Shape &shape) {

@@ -45,7 +45,7 @@ class Products {
 	Products &operator=(const Products &) = delete;
 
 	// run starts a product. The first of a shape may measure, so it must not be
-	// part of a recording.
+	// part of a recording; known says whether that is over.
 	void run(cudaStream_t stream, const Shape &shape, const Operands &o);
 
   private:
@@ -63,6 +63,7 @@ class Products {
 	bool remembered(Plan &plan, const Shape &shape);
 	std::vector<cublaslt::Heuristic> candidates(const Plan &plan, int most);
 	cublaslt::Algo fastest(const Plan &plan, cudaStream_t stream, const Shape &shape, const Operands &o);
+	float measure(const Plan &plan, const cublaslt::Algo &algo, cudaStream_t stream, const Operands &o, const std::vector<const void *> &weights, int repeats);
 	int32_t start(const Plan &plan, const cublaslt::Algo &algo, cudaStream_t stream, const Operands &o, const void *w);
 	bool fits(const Plan &plan, const cublaslt::Algo &algo);
 	void require(int32_t status, const char *what, const Shape &shape);

@@ -1,7 +1,5 @@
 #include "stream.h"
 
-#include "decode_args.cuh"
-
 #include <algorithm>
 
 using namespace chorale;
@@ -56,8 +54,6 @@ void open_stream(ch_stream &s, const ch_stream_options &o) {
 	s.max_rows = o.max_rows;
 	check(cudaStreamCreateWithFlags(&s.cuda, cudaStreamNonBlocking), "stream");
 	check(cudaMalloc(&s.workspace, kProductWorkspace), "workspace");
-	check(cudaMalloc(&s.counters, sizeof(decode::Counters)), "counters");
-	check(cudaMemset(s.counters, 0, sizeof(decode::Counters)), "counters");
 	const size_t tokens = sizeof(int32_t) * 2 * o.max_rows;
 	check(cudaMalloc(&s.tokens, tokens), "tokens");
 	check(cudaMemset(s.tokens, 0, tokens), "tokens");
@@ -81,7 +77,6 @@ void close_stream(ch_stream &s) {
 	release(s.slots);
 	cudaFree(s.lora_scratch);
 	cudaFree(s.workspace);
-	cudaFree(s.counters);
 	cudaFree(s.tokens);
 	release(s.results);
 	for (const cudaEvent_t e : {s.uploaded, s.results.done[0], s.results.done[1]}) {
@@ -154,7 +149,7 @@ void make_room(ch_stream &s, const ch_tables &need, ch_tables &now) {
 		cudaFree(s.lora_scratch);
 		s.lora_scratch = nullptr, s.lora_tiles = 0;
 		const int64_t tiles = need.tiles * 3 / 2;
-		check(cudaMalloc(&s.lora_scratch, tiles * 1024), "LoRA scratch");
+		check(cudaMalloc(&s.lora_scratch, tiles * 512), "LoRA scratch");
 		s.lora_tiles = tiles;
 	}
 	if (need.words > s.results.words) {

@@ -60,8 +60,7 @@ struct ch_stream {
 	chorale::Block slots;        // of LoRA terms
 	int32_t slot_count = 0, slot_terms = 0;
 	int64_t slot_stride = 0;
-	void *counters = nullptr;    // of products of decode rows
-	void *lora_scratch = nullptr; // 1024 bytes a tile: products of decode rows keep whole tiles of the batch
+	void *lora_scratch = nullptr;
 	int64_t lora_tiles = 0;
 
 	chorale::AttentionOps attention;

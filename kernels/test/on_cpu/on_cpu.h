@@ -1,8 +1,7 @@
 // Runs CUDA kernels on the CPU, for tests where there is no GPU: the words of
 // CUDA C++ that they use. The threads of a block are fibers that
 // take turns at barriers and warp-wide operations; blocks run one after
-// another, or by turns where a test says that they wait for each other.
-// Clusters, and races between threads, are beyond it.
+// another. Clusters, and races between threads, are beyond it.
 //
 //	g++ -std=c++20 -O2 -fno-strict-aliasing -x c++ -DCHORALE_ON_CPU -Ikernels/test/on_cpu -Ikernels/device kernels/test/lora_test.cu -o lora_test_cpu
 #pragma once
@@ -87,18 +86,10 @@ struct Block {
 	std::vector<Warp> warps;
 	std::vector<char> done;
 	ucontext_t scheduler;
-	unsigned index = 0, current = 0, arrived = 0, generation = 0, live = 0;
-	int any = 0;
-	struct {
-		unsigned arrived = 0, generation = 0;
-	} barriers[16];
+	unsigned current = 0, arrived = 0, generation = 0, live = 0;
 	std::function<void()> body;
-	std::unique_ptr<char[]> memory;
 };
 inline Block *block = nullptr;
-
-// by_turns says that the blocks of a launch wait for each other.
-inline bool by_turns = false;
 
 inline void yield() { swapcontext(&block->fibers[block->current], &block->scheduler); }
 
@@ -140,17 +131,15 @@ inline void start_fiber() {
 	yield();
 }
 
-inline std::unique_ptr<Block> make_block(unsigned index, unsigned threads, size_t memory, const std::function<void()> &body) {
-	auto made = std::make_unique<Block>();
-	Block &b = *made;
+inline void run_block(unsigned threads, const std::function<void()> &body) {
+	Block b;
 	constexpr size_t kStack = 128 * 1024;
-	b.index = index;
+	block = &b;
 	b.fibers.resize(threads);
 	b.warps.resize((threads + 31) / 32);
 	b.done.assign(threads, 0);
 	b.live = threads;
 	b.body = body;
-	b.memory.reset(new char[memory + 1024]);
 	for (unsigned i = 0; i < threads; i++) {
 		b.stacks.emplace_back(new char[kStack]);
 		getcontext(&b.fibers[i]);
@@ -159,51 +148,16 @@ inline std::unique_ptr<Block> make_block(unsigned index, unsigned threads, size_
 		b.fibers[i].uc_link = nullptr;
 		makecontext(&b.fibers[i], start_fiber, 0);
 	}
-	return made;
-}
-
-// turn lets every thread of a block go on until it waits.
-inline void turn(Block &b) {
-	block = &b;
-	blockIdx = dim3(b.index, 0, 0);
-	for (unsigned i = 0; i < b.fibers.size(); i++) {
-		if (!b.done[i]) {
-			b.current = i;
-			threadIdx = dim3(i);
-			swapcontext(&b.scheduler, &b.fibers[i]);
-		}
-	}
-	block = nullptr;
-}
-
-// run_block runs the block blockIdx.
-inline void run_block(unsigned threads, const std::function<void()> &body) {
-	const std::unique_ptr<Block> b = make_block(blockIdx.x, threads, 0, body);
-	while (b->live > 0) {
-		turn(*b);
-	}
-}
-
-inline void run_blocks(unsigned count, unsigned threads, size_t memory, const std::function<void()> &body) {
-	std::vector<std::unique_ptr<Block>> blocks;
-	for (unsigned i = 0; i < count; i++) {
-		blocks.push_back(make_block(i, threads, memory, body));
-		while (!by_turns && blocks[i]->live > 0) {
-			turn(*blocks[i]);
-		}
-		if (!by_turns) {
-			blocks[i].reset();
-		}
-	}
-	for (bool left = by_turns; left;) {
-		left = false;
-		for (const auto &b : blocks) {
-			if (b->live > 0) {
-				turn(*b);
-				left = true;
+	while (b.live > 0) {
+		for (unsigned i = 0; i < threads; i++) {
+			if (!b.done[i]) {
+				b.current = i;
+				threadIdx = dim3(i, 0, 0);
+				swapcontext(&b.scheduler, &b.fibers[i]);
 			}
 		}
 	}
+	block = nullptr;
 }
 
 } // namespace on_cpu
@@ -252,7 +206,7 @@ inline uint32_t __ballot_sync(unsigned, bool v) {
 }
 inline void __syncwarp() { __ballot_sync(~0u, true); }
 inline int __syncthreads_or(int v) {
-	int &any = on_cpu::block->any;
+	static int any; // blocks run one after another
 	__syncthreads();
 	if (threadIdx.x == 0) {
 		any = 0;
@@ -334,18 +288,16 @@ template <class F> cudaError_t cudaOccupancyMaxActiveClusters(int *n, F, const c
 	*n = 1;
 	return cudaSuccess;
 }
-template <class F> cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, F, int, size_t) {
-	*n = 1;
-	return cudaSuccess;
-}
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 template <class Args> cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(Args), const Args &args) {
 	if (c->dynamicSmemBytes > 99 * 1024) { // the least that a device of the last years has
 		return cudaErrorInvalidValue;
 	}
 	gridDim = c->gridDim;
 	blockDim = c->blockDim;
-	on_cpu::run_blocks(c->gridDim.x, c->blockDim.x, c->dynamicSmemBytes, [&] { kernel(args); });
+	for (unsigned i = 0; i < c->gridDim.x; i++) {
+		blockIdx = dim3(i, 0, 0);
+		on_cpu::run_block(c->blockDim.x, [&] { kernel(args); });
+	}
 	return cudaSuccess;
 }
 
@@ -389,53 +341,3 @@ inline void mailbox_wait(uint64_t *, uint32_t) {}
 inline void post(const float *, const uint64_t *, uint32_t, float4) {}
 
 } // namespace chorale::lora
-
-namespace chorale::decode {
-
-// The instructions of decode_ptx.cuh.
-inline void copy(char *to, const void *from, bool there, size_t n) {
-	if (there) {
-		memcpy(to, from, n);
-	} else {
-		memset(to, 0, n);
-	}
-}
-inline void copy16(char *to, const void *from, bool there) { copy(to, from, there, 16); }
-inline void copy8(char *to, const void *from, bool there) { copy(to, from, there, 8); }
-inline void copies_commit() {}
-inline void copies_shown() {}
-template <int> void copies_wait() {}
-inline uint4 load_matrices(const char *row) {
-	const unsigned lane = threadIdx.x & 31;
-	on_cpu::Warp &w = on_cpu::block->warps[threadIdx.x / 32];
-	memcpy(w.in[lane], row, 16);
-	on_cpu::together(w, [&] {
-		for (int i = 0; i < 32; i++) {
-			for (int m = 0; m < 4; m++) {
-				w.in[i][4 + m] = w.in[m * 8 + i / 4][i % 4];
-			}
-		}
-	});
-	uint4 v;
-	memcpy(&v, &w.in[lane][4], 16);
-	return v;
-}
-inline void fence() {}
-inline uint32_t load_acquire(const uint32_t *p) { return *p; }
-inline void look_again(uint32_t) { on_cpu::yield(); }
-inline void together(int barrier, int threads) {
-	auto &b = on_cpu::block->barriers[barrier];
-	const unsigned mine = b.generation;
-	if (++b.arrived == static_cast<unsigned>(threads)) {
-		b.arrived = 0;
-		b.generation++;
-	}
-	while (b.generation == mine) {
-		on_cpu::yield();
-	}
-}
-inline float4 load_from_l2(const float4 *p) { return *p; }
-inline const float *of_block(const float *p, uint32_t) { return p; }
-inline char *block_memory() { return reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(on_cpu::block->memory.get()) + 1023) / 1024 * 1024); }
-
-} // namespace chorale::decode
