@@ -39,9 +39,10 @@ test-kernels: ## compile the CUDA library and test what of it needs no GPU (need
 	@$(TOOLS)/kernels_on_cpu.sh
 
 .PHONY: test-gpu
-test-gpu: needs kernels model ## conformance, parity and faults on the GPU
+GPU_TAGS ?= gpu
+test-gpu: needs kernels model ## conformance, parity and faults on the GPU (GPU_TAGS='gpu gpus' where there are two)
 	export CHORALE_KERNELS=$(CURDIR)/build/libchorale_kernels.so; \
-	$(GO) test -count=1 -tags gpu -run 'Conformance|GPU' ./worker/tensor/cuda ./worker/model ./worker/engine ./worker/device && \
+	$(GO) test -count=1 -tags '$(GPU_TAGS)' -run 'Conformance|GPU' ./worker/tensor/cuda ./worker/model ./worker/engine ./worker/device && \
 	$(GO) test -count=1 -tags gpu ./tests/parity && \
 	$(GO) test -count=1 -tags gpu -run 'FaultDevice|Soak' ./tests
 

@@ -21,6 +21,14 @@
 // Padded rows are computed and never looked at; those kernels that write to the
 // cache leave them out.
 //
+// # Ranks
+//
+// Sums and copies between the ranks of a group, and the exchanges by which they
+// draw one token, are operations in the list too, and so in the graphs: by NCCL,
+// through memory that GPUs see of each other, or through the group on the host. The
+// first stream sets that up, when the ranks have met; a goroutine watches the group
+// and frees the device when it is over.
+//
 // # Precision
 //
 // Weights, adapters, cache and Act buffers are bfloat16; Wide buffers, norms,
