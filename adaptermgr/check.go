@@ -3,6 +3,7 @@ package adaptermgr
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"chorale/adaptermgr/store"
 )
@@ -44,24 +45,61 @@ func (m *Manager) checkRecords(records []store.Record) error {
 		fail("%d records, %d entries", len(records), len(m.entries))
 	}
 	loaded := 0
-	for _, r := range records {
+	for i := range records {
+		r := &records[i]
 		e := m.entries[r.Name]
 		switch {
 		case e == nil:
 			fail("record %q has no entry", r.Name)
-		case e.rec.State != r.State || e.rec.Digest != r.Digest || e.rec.Version != r.Version || e.rec.Pinned != r.Pinned:
-			fail("record %q is %s %s, the entry %s %s", r.Name, r.State, r.Digest, e.rec.State, e.rec.Digest)
-		case r.Digest == "" && r.State != store.StateFetching && r.State != store.StateFailed:
-			fail("record %q is %s without content", r.Name, r.State)
+		case e.rec.State != r.State || e.rec.Current != r.Current || e.rec.Pinned != r.Pinned || e.rec.Generation != r.Generation ||
+			!slices.EqualFunc(e.rec.Versions, r.Versions, sameVersion):
+			fail("record %q is %+v, the entry %+v", r.Name, *r, e.rec)
 		}
-		if r.State == store.StateLoaded {
-			loaded++
+		if err := checkRecord(r); err != nil {
+			fail("record %q: %w", r.Name, err)
+		}
+		for _, v := range r.Versions {
+			if r.State == store.StateLive && v.Loaded {
+				loaded++
+			}
 		}
 	}
 	if m.o.MaxLoaded > 0 && loaded > m.o.MaxLoaded {
-		fail("%d names loaded, at most %d may be", loaded, m.o.MaxLoaded)
+		fail("%d versions loaded, at most %d may be", loaded, m.o.MaxLoaded)
 	}
 	return errors.Join(errs...)
+}
+
+func sameVersion(a, b store.Version) bool {
+	return a.Number == b.Number && a.Digest == b.Digest && a.Loaded == b.Loaded && a.Weight == b.Weight
+}
+
+// checkRecord tells what of a record contradicts itself.
+func checkRecord(r *store.Record) error {
+	var last uint64
+	for _, v := range r.Versions {
+		switch {
+		case v.Number <= last || v.Number > r.LastNumber:
+			return fmt.Errorf("version %d after %d, the last is %d", v.Number, last, r.LastNumber)
+		case v.Digest == "" || v.ConfigBlob == "" || v.WeightsBlob == "":
+			return fmt.Errorf("version %d has no content", v.Number)
+		case v.Weight < 0 || v.Weight > 0 && v.Number == r.Current:
+			return fmt.Errorf("version %d has weight %d", v.Number, v.Weight)
+		}
+		last = v.Number
+	}
+	for _, n := range r.Line {
+		if n == r.Current || versionOf(r, n) == nil {
+			return fmt.Errorf("version %d would be rolled back to", n)
+		}
+	}
+	switch current := versionOf(r, r.Current); {
+	case r.State == store.StateLive && current == nil:
+		return fmt.Errorf("version %d answers, and is not there", r.Current)
+	case weights(r) > 100:
+		return fmt.Errorf("the weights are %d %%", weights(r))
+	}
+	return nil
 }
 
 // checkBlobs compares the registry with the stored files. mu is held.
@@ -69,19 +107,17 @@ func (m *Manager) checkBlobs(records []store.Record, blobs []string) error {
 	var errs []error
 	referenced := map[string]bool{}
 	for _, r := range records {
-		if r.Digest == "" {
-			continue
-		}
-		e := m.entries[r.Name]
-		for _, b := range []string{r.ConfigBlob, r.WeightsBlob} {
-			referenced[b] = true
-			if !m.o.Blobs.Has(b) && (e == nil || e.fault == nil) {
-				errs = append(errs, fmt.Errorf("record %q: blob %s is missing", r.Name, b))
+		for _, v := range r.Versions {
+			for _, b := range []string{v.ConfigBlob, v.WeightsBlob} {
+				referenced[b] = true
+				if !m.o.Blobs.Has(b) && m.faults[v.Digest] == nil {
+					errs = append(errs, fmt.Errorf("record %q: blob %s is missing", r.Name, b))
+				}
 			}
 		}
 	}
-	for _, r := range m.staged {
-		referenced[r.ConfigBlob], referenced[r.WeightsBlob] = true, true
+	for _, s := range m.staged {
+		referenced[s.ConfigBlob], referenced[s.WeightsBlob] = true, true
 	}
 	for _, b := range blobs {
 		if !referenced[b] {

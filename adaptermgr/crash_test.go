@@ -85,24 +85,32 @@ func (g fusedStaged) Discard() error { return g.f.write(g.Staged.Discard) }
 // script is a life with every kind of change. It stops at a crash.
 func script(w *world, f *fuse) {
 	yes := true
+	ctx := context.Background()
 	for _, step := range []func() error{
 		func() error { _, err := w.load("a", "s1"); return err },
 		func() error { _, err := w.load("b", "s2"); return err },
 		func() error { _, err := w.load("a", "s3", replacing); return err },
 		func() error { _, err := w.load("c", "s1"); return err }, // evicts
 		func() error { _, err := w.m.Ensure(context.Background(), []string{"a", "b"}); return err },
-		func() error { _, err := w.m.Update(context.Background(), "a", &yes, nil); return err },
+		func() error {
+			_, err := w.m.Update(context.Background(), UpdateRequest{Name: "a", Pinned: &yes})
+			return err
+		},
 		func() error { _, err := w.load("x", "broken"); return err },
+		func() error { _, err := w.load("b", "s4", weight(20), withID("1")); return err },
+		func() error { _, err := w.m.Canary(ctx, CanaryRequest{Name: "b", Version: 2, Weight: 100}); return err },
+		func() error { _, err := w.m.Rollback(ctx, RollbackRequest{Name: "b", RequestID: "2"}); return err },
+		func() error { _, err := w.m.Unload(ctx, UnloadRequest{Name: "b@2"}); return err },
 		func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
-			_, err := w.m.Unload(ctx, "a", false)
+			_, err := w.m.Unload(ctx, UnloadRequest{Name: "a", Force: false})
 			return err
 		},
 		func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
-			_, err := w.m.Unload(ctx, "b", true)
+			_, err := w.m.Unload(ctx, UnloadRequest{Name: "b", Force: true})
 			return err
 		},
 	} {
@@ -156,7 +164,7 @@ func crashAt(t *testing.T, n int, after bool) (done bool) {
 	w.start()
 	time.Sleep(time.Minute) // what was draining drains
 	w.check()
-	l, _, _ := w.m.List("", 0)
+	l, _, _ := w.m.List("", 0, Filter{})
 	for _, a := range l {
 		switch a.State {
 		case Loaded, Ready:

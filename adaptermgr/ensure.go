@@ -18,15 +18,15 @@ type EnsureResult struct {
 	Evicted []string
 }
 
-// Touch notes that names are in use now, for the eviction order. Names that
-// are not loaded are passed over. It never waits.
+// Touch notes that names, or versions of them, are in use now, for the eviction
+// order. Those that are not known are passed over. It never waits.
 func (m *Manager) Touch(names []string) {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, n := range names {
-		if e := m.entries[n]; e != nil {
-			e.lastUsed = now
+		if e, v := m.find(n); v != nil {
+			e.used[v.Number] = now
 		}
 	}
 }
@@ -54,18 +54,19 @@ func (m *Manager) Ensure(ctx context.Context, names []string) (EnsureResult, err
 	r := EnsureResult{Evicted: evicted}
 	for _, n := range names {
 		m.mu.Lock()
-		e, digest := m.entries[n], ""
-		if e != nil {
-			digest = e.rec.Digest
+		e, v := m.find(n)
+		var name, digest string
+		if v != nil {
+			name, digest = e.rec.Name, v.Digest
 		}
 		m.mu.Unlock()
-		if e == nil {
+		if v == nil {
 			return EnsureResult{}, nameError(n, ErrNotFound)
 		}
 		if err := m.pushed(ctx, digest, ""); err != nil {
 			return EnsureResult{}, nameError(n, err)
 		}
-		one, err := m.result(n, nil)
+		one, err := m.result(name, nil)
 		if err != nil {
 			return EnsureResult{}, nameError(n, err)
 		}
@@ -79,7 +80,7 @@ func (m *Manager) usable(names []string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, n := range names {
-		e := m.entries[n]
+		e, v := m.find(n)
 		switch {
 		case e == nil || e.rec.State == store.StateDraining:
 			return nameError(n, fmt.Errorf("%w%s", ErrNotFound, m.known()))
@@ -87,43 +88,53 @@ func (m *Manager) usable(names []string) error {
 			return nameError(n, fmt.Errorf("is still being fetched: %w", ErrUnavailable))
 		case e.rec.State == store.StateFailed:
 			return nameError(n, fmt.Errorf("has failed: %s: %w", e.rec.Message, ErrUnavailable))
-		case e.fault != nil:
-			return nameError(n, fmt.Errorf("has failed: %w: %w", e.fault, ErrUnavailable))
+		case v == nil:
+			return nameError(n, fmt.Errorf("%w%s", ErrVersionNotFound, numbers(&e.rec)))
+		case m.faults[v.Digest] != nil:
+			return nameError(n, fmt.Errorf("has failed: %w: %w", m.faults[v.Digest], ErrUnavailable))
 		}
 	}
 	return nil
 }
 
-// bringBack marks ready names as loaded in one transaction.
+// bringBack marks names, or versions of them, as loaded in one transaction.
 func (m *Manager) bringBack(names []string) (evicted []string, err error) {
 	m.commitMu.Lock()
 	defer m.commitMu.Unlock()
 	m.mu.Lock()
 	idle := !slices.ContainsFunc(names, func(n string) bool {
-		e := m.entries[n]
-		return e != nil && e.rec.State == store.StateReady
+		e, v := m.find(n)
+		return v != nil && e.rec.State == store.StateLive && !v.Loaded
 	})
 	m.mu.Unlock()
 	if idle {
 		return nil, nil
 	}
-	_, err = m.commitLocked(func() ([]store.Record, []string, error) {
-		keep := map[string]bool{}
-		var put []store.Record
+	err = m.commitLocked(func() (change, error) {
+		c := change{why: "a request used it, or it made room for one"}
+		keep := map[unit]bool{}
+		at := map[string]int{}
 		for _, n := range names {
-			keep[n] = true
-			if e := m.entries[n]; e != nil && e.rec.State == store.StateReady {
-				r := e.rec
-				r.State, r.Updated, r.LastUsed = store.StateLoaded, time.Now().UTC(), time.Now().UTC()
-				put = append(put, r)
+			e, v := m.find(n)
+			if v == nil || e.rec.State != store.StateLive {
+				continue
 			}
+			keep[unit{e.rec.Name, v.Number}] = true
+			if v.Loaded {
+				continue
+			}
+			i, ok := at[e.rec.Name]
+			if !ok {
+				i = len(c.put)
+				at[e.rec.Name] = i
+				c.put = append(c.put, editable(e.rec))
+			}
+			w := versionOf(&c.put[i], v.Number)
+			w.Loaded, w.LastUsed, c.put[i].Updated = true, time.Now().UTC(), time.Now().UTC()
 		}
-		back := len(put)
-		put, err := m.evict(put, keep)
-		if err == nil {
-			evicted = namesOf(put[back:])
-		}
-		return put, nil, err
+		var err error
+		c.put, evicted, err = m.evict(c.put, keep)
+		return c, err
 	}, nil)
 	return evicted, err
 }

@@ -18,6 +18,20 @@ import (
 var (
 	// ErrNotFound marks a name that is not registered.
 	ErrNotFound = errors.New("has never been loaded")
+	// ErrVersionNotFound marks a version that its name does not have (any more).
+	ErrVersionNotFound = errors.New("has no such version")
+	// ErrVersionInUse marks a version that answers and so cannot be removed.
+	ErrVersionInUse = errors.New("answers with this version")
+	// ErrNoEarlier marks a roll-back with nothing to go back to.
+	ErrNoEarlier = errors.New("has no earlier version to go back to")
+	// ErrWeight marks a share of requests that cannot be given.
+	ErrWeight = errors.New("weight not allowed")
+	// ErrStale marks a change that was asked for on an older state.
+	ErrStale = errors.New("was changed since it was read")
+	// ErrRequestID marks a request id that was used for another request.
+	ErrRequestID = errors.New("request id was used for another request")
+	// ErrCompacted marks a revision that a watch cannot go on from.
+	ErrCompacted = errors.New("changes since this revision are not kept")
 	// ErrExists marks a name that is taken.
 	ErrExists = errors.New("is already loaded")
 	// ErrName marks a name that is not allowed.
@@ -51,6 +65,8 @@ var (
 	ErrSourceDenied = source.ErrDenied
 	// ErrSourceUnavailable marks a source that cannot be reached.
 	ErrSourceUnavailable = source.ErrUnavailable
+	// ErrDigest marks content that is not what a load asked for.
+	ErrDigest = source.ErrChecksum
 	// ErrDiskFull marks a full disk.
 	ErrDiskFull = errors.New("disk full")
 	// ErrReadOnly marks a data folder that cannot be written.
@@ -72,7 +88,7 @@ var (
 // the adapter.
 var predicates = []error{
 	ErrNotFound, ErrExists, ErrInvalid, ErrUnsupported, ErrIncompatible, ErrRankTooLarge, ErrTooLarge,
-	ErrStarvation, ErrUnloaded,
+	ErrStarvation, ErrUnloaded, ErrVersionNotFound, ErrVersionInUse, ErrNoEarlier, ErrStale,
 }
 
 // nameError puts the adapter's name before err.

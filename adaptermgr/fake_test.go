@@ -398,8 +398,17 @@ func (w *world) mustLoad(name, src string, change ...func(*LoadRequest)) Result 
 func (w *world) unload(name string, force bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	_, err := w.m.Unload(ctx, name, force)
+	_, err := w.m.Unload(ctx, UnloadRequest{Name: name, Force: force})
 	return err
+}
+
+func (w *world) watch(ctx context.Context, from uint64) <-chan Change {
+	w.t.Helper()
+	c, err := w.m.Watch(ctx, from)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
 }
 
 func (w *world) state(name string) State {

@@ -127,6 +127,7 @@ func (g *group) connect(ctx context.Context) error {
 			zap.String("model", info.ModelDigest), zap.String("before", old.ModelDigest))
 	}
 	g.m.base = &info
+	g.m.observeAll("worker " + g.w.Address() + " is connected")
 	g.m.notify()
 	g.log.Info("worker connected", zap.String("incarnation", info.Incarnation), zap.Int("adapters", len(g.held)))
 	return nil
@@ -160,6 +161,7 @@ func (g *group) lost(err error) {
 		g.log.Warn("worker lost", zap.Error(err))
 	}
 	g.link, g.linkErr, g.held = linkDown, err, map[string]bool{}
+	g.m.observeAll("worker " + g.w.Address() + " was lost")
 	g.m.notify()
 }
 
@@ -208,6 +210,7 @@ func (g *group) poll(ctx context.Context) error {
 	g.m.mu.Lock()
 	defer g.m.mu.Unlock()
 	if g.setHeld(inv) {
+		g.m.observeAll("worker " + g.w.Address() + " holds others than before")
 		g.m.notify()
 	}
 	return nil
@@ -370,6 +373,7 @@ func (g *group) settle(r result) error {
 		delete(g.leaving, r.digest)
 		delete(g.tries, r.digest)
 	}
+	g.m.observeDigest(r.digest, "worker "+g.w.Address()+" has it as it is wanted")
 	g.m.notify()
 	return nil
 }

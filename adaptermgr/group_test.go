@@ -128,7 +128,7 @@ func TestCorruptBlobFailsUntilLoadedAgain(t *testing.T) {
 		w.mustLoad("a", "s1")
 		w.stop()
 		e := w.m.entries["a"]
-		f, err := w.m.o.Blobs.OpenVerified(e.rec.WeightsBlob)
+		f, err := w.m.o.Blobs.OpenVerified(e.current().WeightsBlob)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,10 +1,12 @@
 package adaptermgr
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -12,6 +14,7 @@ import (
 
 	"chorale/adaptermgr/source"
 	"chorale/adaptermgr/store"
+	"chorale/internal/adapterref"
 )
 
 const (
@@ -29,6 +32,19 @@ type LoadRequest struct {
 	MustBeNew bool
 	// Replace puts other content under a loaded name.
 	Replace bool
+	// Weight, if not nil, loads the content as one more version beside the one
+	// that answers and gives it this share of new requests, in percent; 0: it is
+	// loaded and only answers those who name it, 100: like Replace. Pinned and
+	// Owner of the name stay then.
+	Weight *int
+	// Owner is the tenant that the name belongs to, empty: as it was.
+	Owner string
+	// Digest is what the content must have, empty: any.
+	Digest string
+	// Etag refuses the load when the name was changed since; empty: never.
+	Etag string
+	// RequestID makes it safe to ask again: see Manager.
+	RequestID string
 }
 
 // Result is an adapter after a change.
@@ -48,15 +64,23 @@ type Result struct {
 // stays registered then and is pushed as soon as a group can, unless it was to
 // replace another, which then stays. Errors of the artifact leave nothing.
 func (m *Manager) Load(ctx context.Context, req LoadRequest) (Result, error) {
-	r, err := m.load(ctx, req)
+	r, err := m.once(ctx, request{"load", req.RequestID, req.Name, req}, func(ctx context.Context, done *store.Request) (Result, error) {
+		return m.load(ctx, &loading{LoadRequest: req, done: done})
+	})
 	return r, nameError(req.Name, err)
 }
 
-func (m *Manager) load(ctx context.Context, req LoadRequest) (Result, error) {
+// loading is a load that runs.
+type loading struct {
+	LoadRequest
+	done *store.Request
+}
+
+func (m *Manager) load(ctx context.Context, req *loading) (Result, error) {
 	if m.o.Disabled {
 		return Result{}, ErrDisabled
 	}
-	if err := errors.Join(checkName(req.Name), checkLabels(req.Labels)); err != nil {
+	if err := errors.Join(checkName(req.Name), checkLabels(req.Labels), checkOwner(req.Owner), checkWeight(req.Weight)); err != nil {
 		return Result{}, err
 	}
 	lock, unlock, err := m.lockName(ctx, req.Name, false)
@@ -78,7 +102,11 @@ func (m *Manager) load(ctx context.Context, req LoadRequest) (Result, error) {
 	}()
 	m.mu.Lock()
 	lock.cancel = cancel
+	err = m.mayLoad(req)
 	m.mu.Unlock()
+	if err != nil {
+		return Result{}, err
+	}
 	if err := m.reserve(req); err != nil {
 		return Result{}, err
 	}
@@ -87,6 +115,14 @@ func (m *Manager) load(ctx context.Context, req LoadRequest) (Result, error) {
 		err = errors.Join(err, m.unreserve(req.Name))
 	}
 	return r, err
+}
+
+// mayLoad refuses early what is refused in the end. mu is held.
+func (m *Manager) mayLoad(req *loading) error {
+	if req.Weight != nil && !m.isLoaded(req.Name) {
+		return fmt.Errorf("%w: no version answers yet beside which it could be loaded", ErrWeight)
+	}
+	return m.checkEtag(req.Name, req.Etag)
 }
 
 // checkName accepts what can stand in a request's model field and on a line
@@ -99,6 +135,23 @@ func checkName(name string) error {
 		return fmt.Errorf("%w: it holds control characters or is not UTF-8", ErrName)
 	case strings.TrimSpace(name) != name:
 		return fmt.Errorf("%w: it begins or ends with a blank", ErrName)
+	}
+	if _, ok := adapterref.Split(name); ok {
+		return fmt.Errorf("%w: it ends like the version of a name (name@3, name@sha256:…)", ErrName)
+	}
+	return nil
+}
+
+func checkOwner(owner string) error {
+	if len(owner) > maxName || !utf8.ValidString(owner) || strings.ContainsFunc(owner, unicode.IsControl) {
+		return fmt.Errorf("%w: an owner has up to %d bytes without control characters", ErrName, maxName)
+	}
+	return nil
+}
+
+func checkWeight(w *int) error {
+	if w != nil && (*w < 0 || *w > 100) {
+		return fmt.Errorf("%w: %d, want a share from 0 to 100 percent", ErrWeight, *w)
 	}
 	return nil
 }
@@ -125,7 +178,7 @@ func (m *Manager) drained(ctx context.Context, name string) error {
 
 // reserve registers a name that is not taken, so that a crash leaves a trace
 // of the load.
-func (m *Manager) reserve(req LoadRequest) error {
+func (m *Manager) reserve(req *loading) error {
 	m.commitMu.Lock()
 	defer m.commitMu.Unlock()
 	m.mu.Lock()
@@ -135,13 +188,12 @@ func (m *Manager) reserve(req LoadRequest) error {
 		return nil
 	}
 	now := time.Now().UTC()
-	_, err := m.commitLocked(func() ([]store.Record, []string, error) {
-		return []store.Record{{
-			Name: req.Name, State: store.StateFetching, Source: req.Source, Pinned: req.Pinned,
+	return m.commitLocked(func() (change, error) {
+		return change{why: "a client loads it", put: []store.Record{{
+			Name: req.Name, State: store.StateFetching, Owner: req.Owner, Source: req.Source, Pinned: req.Pinned,
 			Labels: maps.Clone(req.Labels), Created: now, Updated: now,
-		}}, nil, nil
-	}, func() { m.entries[req.Name].phase = Fetching })
-	return err
+		}}}, nil
+	}, nil)
 }
 
 // unreserve takes a reservation back after a failure.
@@ -155,14 +207,30 @@ func (m *Manager) unreserve(name string) error {
 	if !reserved {
 		return nil
 	}
-	_, err := m.commitLocked(func() ([]store.Record, []string, error) { return nil, []string{name}, nil }, nil)
-	return err
+	return m.commitLocked(func() (change, error) { return change{del: []string{name}}, nil }, nil)
+}
+
+// setProgress tells watchers how far a load has come; nil: it has ended.
+func (m *Manager) setProgress(name string, p *Progress) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.entries[name]
+	if e == nil || equalProgress(e.progress, p) {
+		return
+	}
+	e.progress = p
+	m.observe(e, "a client loads it")
+	m.notify()
 }
 
 // prepareAndRegister does the work of a load. ctx ends also, with ErrUnloaded,
 // when the name is unloaded meanwhile.
-func (m *Manager) prepareAndRegister(ctx context.Context, req LoadRequest) (Result, error) {
-	art, err := m.o.Source.Fetch(ctx, req.Source)
+func (m *Manager) prepareAndRegister(ctx context.Context, req *loading) (Result, error) {
+	defer m.setProgress(req.Name, nil)
+	m.setProgress(req.Name, &Progress{State: Fetching, Source: req.Source, Total: -1})
+	art, err := m.o.Source.Fetch(source.WithProgress(ctx, func(done, total int64) {
+		m.setProgress(req.Name, &Progress{State: Fetching, Source: req.Source, Done: done, Total: cmp.Or(total, -1)})
+	}), req.Source)
 	if err != nil {
 		return Result{}, cancelled(ctx, classify(err))
 	}
@@ -172,20 +240,21 @@ func (m *Manager) prepareAndRegister(ctx context.Context, req LoadRequest) (Resu
 		return Result{}, cancelled(ctx, err)
 	}
 	if same {
-		return m.ensureSame(ctx, req.Name)
+		m.setProgress(req.Name, nil)
+		return m.ensureSame(ctx, req)
 	}
 	defer func() { _ = d.discard() }() // after commit it has no effect
-	m.mu.Lock()
-	loaded := m.isLoaded(req.Name)
-	m.mu.Unlock()
 	if err := context.Cause(ctx); err != nil {
 		return Result{}, err
 	}
-	rec := recordOf(req, d)
+	v := newVersion(req, d)
+	m.mu.Lock()
+	loaded := m.isLoaded(req.Name)
+	m.mu.Unlock()
 	if loaded {
-		return m.replace(ctx, rec, d)
+		return m.replace(ctx, req, v, d)
 	}
-	return m.register(ctx, rec, d)
+	return m.register(ctx, req, v, d)
 }
 
 // cancelled prefers the reason why ctx ended over what that caused.
@@ -199,13 +268,17 @@ func cancelled(ctx context.Context, err error) error {
 // isLoaded tells whether a name is wanted on the workers and could be. mu is held.
 func (m *Manager) isLoaded(name string) bool {
 	e := m.entries[name]
-	return e != nil && e.rec.State == store.StateLoaded && e.fault == nil
+	if e == nil || e.rec.State != store.StateLive {
+		return false
+	}
+	v := e.current()
+	return v != nil && v.Loaded && m.faults[v.Digest] == nil
 }
 
 // prepare copies and checks the artifact, in the order that clients rely on:
 // added tokens, unsupported kinds, already loaded, incompatible. same is true
 // when the name has this very content.
-func (m *Manager) prepare(ctx context.Context, req LoadRequest, art *source.Artifact) (_ *draft, same bool, err error) {
+func (m *Manager) prepare(ctx context.Context, req *loading, art *source.Artifact) (_ *draft, same bool, err error) {
 	base, err := m.baseInfo(ctx)
 	if err != nil {
 		return nil, false, err
@@ -229,8 +302,12 @@ func (m *Manager) prepare(ctx context.Context, req LoadRequest, art *source.Arti
 	if err != nil {
 		return nil, false, err
 	}
+	if req.Digest != "" && req.Digest != d.digest {
+		err = fmt.Errorf("%w: its digest is %s, want %s", ErrDigest, d.digest, req.Digest)
+		return nil, false, errors.Join(err, d.discard())
+	}
 	if same, err = m.takenBy(req, d); err == nil && !same {
-		m.setPhase(req.Name, Validating)
+		m.setProgress(req.Name, &Progress{State: Validating, Source: req.Source, Done: art.Size, Total: art.Size})
 		err = m.check(d, base)
 	}
 	if err != nil || same {
@@ -240,55 +317,47 @@ func (m *Manager) prepare(ctx context.Context, req LoadRequest, art *source.Arti
 }
 
 // takenBy compares the draft with what the name has.
-func (m *Manager) takenBy(req LoadRequest, d *draft) (same bool, err error) {
+func (m *Manager) takenBy(req *loading, d *draft) (same bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.isLoaded(req.Name) {
 		return false, nil
 	}
-	if m.entries[req.Name].rec.Digest == d.digest {
+	if m.entries[req.Name].current().Digest == d.digest {
 		return true, nil
 	}
-	if !req.Replace {
+	if !req.Replace && req.Weight == nil {
 		return false, fmt.Errorf("%w with other content", ErrExists)
 	}
 	return false, nil
 }
 
-func (m *Manager) setPhase(name string, s State) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if e := m.entries[name]; e != nil && e.rec.State == store.StateFetching {
-		e.phase = s
-		m.notify()
-	}
-}
-
-func recordOf(req LoadRequest, d *draft) store.Record {
-	return store.Record{
-		Name: req.Name, State: store.StateLoaded, Digest: d.digest,
-		ConfigBlob: d.config.Digest(), WeightsBlob: d.weights.Digest(),
-		Source: req.Source, Pinned: req.Pinned, Labels: maps.Clone(req.Labels),
-		MaxRank: d.bound.MaxRank, TargetModules: d.bound.TargetModules,
-		SizeBytes: d.bound.SizeBytes, BaseModel: d.bound.BaseModel,
+func newVersion(req *loading, d *draft) store.Version {
+	return store.Version{
+		Digest: d.digest, ConfigBlob: d.config.Digest(), WeightsBlob: d.weights.Digest(),
+		Source: req.Source, Labels: maps.Clone(req.Labels), MaxRank: d.bound.MaxRank, Ranks: d.bound.Ranks, SumRanks: d.bound.SumRanks,
+		TargetModules: d.bound.TargetModules, SizeBytes: d.bound.SizeBytes, BaseModel: d.bound.BaseModel,
 	}
 }
 
 // ensureSame answers a load of what is loaded: it waits until it is usable.
-func (m *Manager) ensureSame(ctx context.Context, name string) (Result, error) {
+func (m *Manager) ensureSame(ctx context.Context, req *loading) (Result, error) {
 	m.mu.Lock()
-	e := m.entries[name]
-	if e == nil {
+	e, v := m.find(req.Name)
+	if v == nil {
 		m.mu.Unlock()
 		return Result{}, ErrNotFound
 	}
-	e.lastUsed = time.Now()
-	digest := e.rec.Digest
+	e.used[v.Number] = time.Now()
+	digest := v.Digest
 	m.mu.Unlock()
+	if req.Weight != nil {
+		return Result{}, fmt.Errorf("%w: this content answers already", ErrWeight)
+	}
 	if err := m.pushed(ctx, digest, ""); err != nil {
 		return Result{}, err
 	}
-	return m.result(name, nil)
+	return m.result(req.Name, nil)
 }
 
 func (m *Manager) result(name string, evicted []string) (Result, error) {
@@ -302,33 +371,77 @@ func (m *Manager) result(name string, evicted []string) (Result, error) {
 }
 
 // register puts new content under a name that is not loaded.
-func (m *Manager) register(ctx context.Context, rec store.Record, d *draft) (Result, error) {
+func (m *Manager) register(ctx context.Context, req *loading, v store.Version, d *draft) (Result, error) {
 	var evicted []string
+	var number uint64
 	err := m.commitDraft(d, func() error {
-		_, err := m.commitLocked(func() ([]store.Record, []string, error) {
-			if err := m.checkPins(rec.Name, rec.Digest, rec.Pinned); err != nil {
-				return nil, nil, err
-			}
-			put, err := m.evict([]store.Record{rec}, nil)
-			if err != nil {
-				return nil, nil, err
-			}
-			evicted = namesOf(put[1:])
-			m.stamp(&put[0])
-			return put, nil, nil
-		}, func() { m.entries[rec.Name].phase, m.entries[rec.Name].lastUsed = StateUnspecified, time.Now() })
-		return err
+		return m.commitLocked(func() (change, error) {
+			var c change
+			var err error
+			r := m.revised(req)
+			number = m.place(&r, v)
+			c, evicted, err = m.answering(r, number, req.Etag)
+			c.why, c.done = "a client loaded it", req.done
+			return c, err
+		}, func() { m.nowUsed(req.Name, number) })
 	})
 	if err != nil {
 		return Result{}, err
 	}
-	if err := m.pushed(ctx, rec.Digest, ""); err != nil {
+	if err := m.pushed(ctx, v.Digest, ""); err != nil {
 		if errors.Is(err, ErrRejected) {
-			err = errors.Join(err, m.forget(rec.Name, rec.Digest))
+			err = errors.Join(err, m.forget(req.Name, number))
 		}
 		return Result{}, err
 	}
-	return m.result(rec.Name, evicted)
+	return m.result(req.Name, evicted)
+}
+
+// revised is the record of a name as a load will leave it. mu is held.
+func (m *Manager) revised(req *loading) store.Record {
+	r := editable(m.entries[req.Name].rec)
+	r.State, r.Message, r.Source, r.Generation, r.Updated = store.StateLive, "", "", 0, time.Now().UTC()
+	if req.Weight == nil {
+		r.Pinned, r.Labels = req.Pinned, maps.Clone(req.Labels)
+		r.Owner = cmp.Or(req.Owner, r.Owner)
+	}
+	return r
+}
+
+// place puts a version into a record that is not loaded, to answer alone. The
+// content that answered before keeps its number.
+func (m *Manager) place(r *store.Record, v store.Version) (number uint64) {
+	if old := versionOf(r, r.Current); old != nil && old.Digest == v.Digest {
+		number, v.Number, v.Created = old.Number, old.Number, old.Created
+		*old = v
+	} else {
+		number = addVersion(r, v)
+	}
+	makeCurrent(r, number)
+	prune(r, m.o.MaxVersions)
+	return number
+}
+
+// answering checks a change of the version that answers, and makes room for
+// it. mu is held.
+func (m *Manager) answering(r store.Record, number uint64, etag string) (c change, evicted []string, err error) {
+	if err := m.checkEtag(r.Name, etag); err != nil {
+		return c, nil, err
+	}
+	if v := versionOf(&r, r.Current); v != nil {
+		if err := m.checkPins(r.Name, v.Digest, r.Pinned); err != nil {
+			return c, nil, err
+		}
+	}
+	c.put, evicted, err = m.evict([]store.Record{r}, map[unit]bool{{r.Name, number}: true})
+	return c, evicted, err
+}
+
+// nowUsed notes a use of a version and that its load is over. mu is held.
+func (m *Manager) nowUsed(name string, number uint64) {
+	if e := m.entries[name]; e != nil {
+		e.used[number], e.progress = time.Now(), nil
+	}
 }
 
 // commitDraft commits the draft's blobs and runs register; when that fails the
@@ -341,89 +454,40 @@ func (m *Manager) commitDraft(d *draft, register func() error) error {
 		err = register()
 	}
 	if err != nil {
-		m.tidyFailed([]store.Record{{ConfigBlob: d.config.Digest(), WeightsBlob: d.weights.Digest()}})
+		m.tidyFailed([]store.Record{{Versions: []store.Version{{ConfigBlob: d.config.Digest(), WeightsBlob: d.weights.Digest()}}}})
+	} else {
+		m.mu.Lock()
+		delete(m.faults, d.digest) // its files are new
+		m.desired = nil
+		m.observeDigest(d.digest, "its files were stored anew")
+		m.notify()
+		m.mu.Unlock()
 	}
 	return err
 }
 
-// stamp sets a record's times, keeping what its name had. mu is held.
-func (m *Manager) stamp(r *store.Record) {
-	now := time.Now().UTC()
-	r.Created, r.Updated, r.LastUsed = now, now, now
-	if e := m.entries[r.Name]; e != nil {
-		r.Created = e.rec.Created
-	}
-}
-
-// forget removes a name whose content every worker refused.
-func (m *Manager) forget(name, digest string) error {
-	_, err := m.commit(func() ([]store.Record, []string, error) {
-		if e := m.entries[name]; e == nil || e.rec.Digest != digest {
-			return nil, nil, nil
+// forget removes a version that every worker refused, and the name when it has
+// no other. The one that answered before is stored still, and not loaded.
+func (m *Manager) forget(name string, number uint64) error {
+	return m.commit(func() (change, error) {
+		c := change{why: "every worker refused the version after it"}
+		e := m.entries[name]
+		if e == nil || e.rec.Current != number {
+			return c, nil
 		}
-		return nil, []string{name}, nil
+		r := editable(e.rec)
+		removeVersion(&r, number)
+		if len(r.Versions) == 0 {
+			c.del = []string{name}
+			return c, nil
+		}
+		r.Current = r.Versions[len(r.Versions)-1].Number
+		if n := len(r.Line); n > 0 {
+			r.Current, r.Line = r.Line[n-1], r.Line[:n-1]
+		}
+		r.Line = slices.DeleteFunc(slices.Clone(r.Line), func(n uint64) bool { return n == r.Current })
+		r.Generation = 0
+		c.put = []store.Record{r}
+		return c, nil
 	}, nil)
-	return err
-}
-
-// replace brings new content to the workers beside the old and then switches
-// the name. Until then the old is served; after it workers drop the old once
-// its sequences are done.
-func (m *Manager) replace(ctx context.Context, rec store.Record, d *draft) (Result, error) {
-	if err := m.commitDraft(d, func() error { return m.stageContent(rec) }); err != nil {
-		return Result{}, err
-	}
-	defer m.unstage(rec)
-	m.mu.Lock()
-	var old string
-	if e := m.entries[rec.Name]; e != nil {
-		old = e.rec.Digest
-	}
-	m.mu.Unlock()
-	if err := m.pushed(ctx, rec.Digest, old); err != nil {
-		return Result{}, fmt.Errorf("not replaced: %w", err)
-	}
-	var evicted []string
-	_, err := m.commit(func() ([]store.Record, []string, error) {
-		if m.entries[rec.Name] == nil {
-			return nil, nil, ErrNotFound
-		}
-		if err := m.checkPins(rec.Name, rec.Digest, rec.Pinned); err != nil {
-			return nil, nil, err
-		}
-		// If it was evicted while it was pushed, others make room.
-		put, err := m.evict([]store.Record{rec}, nil)
-		if err != nil {
-			return nil, nil, err
-		}
-		evicted = namesOf(put[1:])
-		m.stamp(&put[0])
-		return put, nil, nil
-	}, func() { m.entries[rec.Name].lastUsed = time.Now() })
-	if err != nil {
-		return Result{}, err
-	}
-	return m.result(rec.Name, evicted)
-}
-
-func (m *Manager) stageContent(rec store.Record) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.checkPins(rec.Name, rec.Digest, rec.Pinned); err != nil {
-		return err
-	}
-	m.staged[rec.Name] = rec
-	m.notify()
-	return nil
-}
-
-// unstage ends a replacement, done or not.
-func (m *Manager) unstage(rec store.Record) {
-	m.commitMu.Lock()
-	defer m.commitMu.Unlock()
-	m.mu.Lock()
-	delete(m.staged, rec.Name)
-	m.notify()
-	m.mu.Unlock()
-	m.tidy([]string{rec.ConfigBlob, rec.WeightsBlob})
 }

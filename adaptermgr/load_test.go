@@ -22,6 +22,7 @@ func TestLoadPushesToAllGroups(t *testing.T) {
 			MaxRank: 2, TargetModules: []string{"q_proj"}, SizeBytes: r.Adapter.SizeBytes, Version: r.Adapter.Version,
 			Created: r.Adapter.Created, Updated: r.Adapter.Updated,
 			Placements: []Placement{{Worker: "w0", Loaded: true}, {Worker: "w1", Loaded: true}},
+			LastUsed:   r.Adapter.LastUsed, Etag: r.Adapter.Etag, Versions: r.Adapter.Versions, History: r.Adapter.History,
 		}
 		if diff := cmp.Diff(want, r.Adapter); diff != "" {
 			t.Error(diff)
@@ -211,7 +212,8 @@ func TestBadArtifactsLeaveNothing(t *testing.T) {
 		r, err := w.m.Validate(t.Context(), "known token")
 		want := Report{
 			Digest: art{}.digest(t), MaxRank: 2, TargetModules: []string{"q_proj"}, SizeBytes: r.SizeBytes,
-			Modules: []Module{{"model.layers.0.self_attn.q_proj", 2, 2}},
+			Modules: []Module{{"model.layers.0.self_attn.q_proj", 2, 2}}, Ranks: []int{2}, SumRanks: 2,
+			Cost: Cost{HostBytes: 64, DeviceBytes: 64, StepBytes: 64},
 		}
 		if diff := cmp.Diff(want, r); diff != "" || err != nil {
 			t.Error(diff, err)
@@ -248,7 +250,7 @@ func TestOrderOfChecks(t *testing.T) {
 func TestNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, someArts(), 1)
-		for _, n := range []string{"", " a", "a\n", "a\x00b", "\xff", strings.Repeat("a", 257)} {
+		for _, n := range []string{"", " a", "a\n", "a\x00b", "\xff", "a@3", "a@sha256:0123abcd", strings.Repeat("a", 257)} {
 			if _, err := w.load(n, "s1"); !errors.Is(err, ErrName) {
 				t.Errorf("%q: %v", n, err)
 			}
@@ -275,7 +277,7 @@ func TestConcurrentLoads(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		l, more, rev := w.m.List("", 0)
+		l, more, rev := w.m.List("", 0, Filter{})
 		if len(l) != 6 || more || rev == 0 {
 			t.Errorf("%d adapters, revision %d", len(l), rev)
 		}

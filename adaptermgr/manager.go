@@ -30,8 +30,12 @@ type Manager struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry
-	staged  map[string]store.Record // replacements on their way to the workers
+	staged  map[string]staged  // versions on their way to the workers
+	faults  map[string]error   // digests whose stored files cannot be used
+	forcing map[string]bool    // digests of removed versions whose sequences are aborted
+	desired map[string]content // what wanted returns, nil when it is to be made
 	locks   map[string]*nameLock
+	calls   calls
 	groups  []*group
 	// launch runs a group while the manager runs, nil before and after.
 	launch   func(*group)
@@ -41,18 +45,44 @@ type Manager struct {
 	changed  chan struct{} // closed and replaced by each change
 	seq      uint64        // counts changes
 	cache    *catalogue
+	gone     []removal // names that were removed, oldest first
+	kept     uint64    // changes after this revision are known
 }
 
 // entry is a registered name.
 type entry struct {
 	rec store.Record
-	// phase is Fetching or Validating while a load of a new name runs.
-	phase State
-	// fault tells why stored files cannot be pushed.
-	fault    error
-	lastUsed time.Time
-	// force drops a draining adapter without waiting for its sequences.
-	force bool
+	// progress is that of a load that runs.
+	progress *Progress
+	// used are the times of use by version.
+	used map[uint64]time.Time
+	// shown are the states that the history ends with, by version.
+	shown map[uint64]State
+	// forceAt is when a drain becomes forced; zero: never by itself.
+	forceAt time.Time
+}
+
+func newEntry(r store.Record) *entry {
+	e := &entry{rec: r, used: map[uint64]time.Time{}, shown: map[uint64]State{}}
+	for _, v := range r.Versions {
+		e.used[v.Number] = v.LastUsed
+	}
+	for _, t := range r.History {
+		e.shown[t.Version] = stateOf(t.State)
+	}
+	return e
+}
+
+// current returns the version that answers, nil when there is none.
+func (e *entry) current() *store.Version { return e.version(e.rec.Current) }
+
+// version returns a version, nil when there is none of the number.
+func (e *entry) version(number uint64) *store.Version { return versionOf(&e.rec, number) }
+
+// staged is a version on its way to the workers, beside those of its name.
+type staged struct {
+	store.Version
+	pinned bool
 }
 
 // content is what a digest stands for.
@@ -62,18 +92,14 @@ type content struct {
 	pinned          bool
 }
 
-func contentOf(r store.Record) content {
-	return content{r.ConfigBlob, r.WeightsBlob, r.SizeBytes, r.Pinned}
-}
-
 // New reads the registry, puts right what a crash left and returns a Manager
 // that Run sets to work. It uses the disk, not the network.
 func New(o Options) (*Manager, error) {
 	o.setDefaults()
 	m := &Manager{
 		o: o, log: o.Log, staging: make(chan struct{}, o.MaxStaging), closed: make(chan struct{}),
-		entries: map[string]*entry{}, staged: map[string]store.Record{}, locks: map[string]*nameLock{},
-		changed: make(chan struct{}),
+		entries: map[string]*entry{}, staged: map[string]staged{}, locks: map[string]*nameLock{},
+		faults: map[string]error{}, forcing: map[string]bool{}, changed: make(chan struct{}), calls: newCalls(),
 	}
 	m.Restrict(o.Limits)
 	if err := m.recover(); err != nil {
@@ -100,6 +126,7 @@ func (m *Manager) recover() error {
 				continue
 			}
 			r.State, r.Message = store.StateFailed, "the load was interrupted by a restart; load it again"
+			r.History = addTransition(r.History, Transition{At: time.Now().UTC(), State: Failed, Reason: r.Message})
 			if err := tx.Put(*r); err != nil {
 				return err
 			}
@@ -109,14 +136,17 @@ func (m *Manager) recover() error {
 	if err != nil {
 		return fmt.Errorf("adapter registry: %w", classify(err))
 	}
-	m.revision = revision
+	m.revision, m.kept = revision, revision<<32
 	for _, r := range records {
-		e := &entry{rec: r, lastUsed: r.LastUsed}
-		if r.WeightsBlob != "" && (!m.o.Blobs.Has(r.ConfigBlob) || !m.o.Blobs.Has(r.WeightsBlob)) {
-			e.fault = errors.New("its stored files are missing; load it again")
+		for _, v := range r.Versions {
+			if !m.o.Blobs.Has(v.ConfigBlob) || !m.o.Blobs.Has(v.WeightsBlob) {
+				m.faults[v.Digest] = errors.New("its stored files are missing; load it again")
+			}
 		}
-		m.entries[r.Name] = e
+		m.entries[r.Name] = newEntry(r)
 	}
+	m.resumeDrains()
+	m.observeAll("the adapter manager was started")
 	return m.collect()
 }
 
@@ -173,6 +203,7 @@ func (m *Manager) SetWorkers(ws []Worker) {
 			g.cancel()
 		}
 	}
+	m.observeAll("the worker groups were changed")
 	m.notify()
 }
 
@@ -223,192 +254,6 @@ func (m *Manager) await(ctx context.Context, idle time.Duration, check func() (d
 			return ErrClosed
 		}
 	}
-}
-
-// commit runs one change: plan, with the entries as they are, returns the
-// records to put and the names to delete; after the transaction apply changes
-// the memory. Blobs that nobody references any more go last.
-func (m *Manager) commit(plan func() (put []store.Record, del []string, err error), apply func()) (uint64, error) {
-	m.commitMu.Lock()
-	defer m.commitMu.Unlock()
-	return m.commitLocked(plan, apply)
-}
-
-func (m *Manager) commitLocked(plan func() (put []store.Record, del []string, err error), apply func()) (uint64, error) {
-	m.mu.Lock()
-	put, del, err := plan()
-	m.mu.Unlock()
-	if err != nil {
-		return 0, err
-	}
-	revision, err := m.o.Registry.Update(write(put, del))
-	if err != nil {
-		m.tidyFailed(put)
-		return 0, classify(err)
-	}
-	var old []string
-	m.mu.Lock()
-	for _, r := range put {
-		e := m.entries[r.Name]
-		if e == nil {
-			e = &entry{}
-			m.entries[r.Name] = e
-		}
-		old = append(old, e.rec.ConfigBlob, e.rec.WeightsBlob)
-		if e.rec.Version != r.Version {
-			e.fault = nil
-		}
-		e.rec = r
-	}
-	for _, name := range del {
-		if e := m.entries[name]; e != nil {
-			old = append(old, e.rec.ConfigBlob, e.rec.WeightsBlob)
-		}
-		delete(m.entries, name)
-	}
-	if m.revision != revision {
-		m.revision, m.minor = revision, 0
-	}
-	if apply != nil {
-		apply()
-	}
-	m.notify()
-	m.mu.Unlock()
-	m.tidy(old)
-	return revision, nil
-}
-
-// write returns the transaction that puts and deletes. A record with a digest
-// and no version gets the registry's next revision as its version, which grows
-// also across unloads of the name.
-func write(put []store.Record, del []string) func(store.Tx) error {
-	fresh := make([]bool, len(put))
-	for i, r := range put {
-		fresh[i] = r.Version == 0 && r.Digest != ""
-	}
-	return func(tx store.Tx) error {
-		for i := range put {
-			if fresh[i] {
-				put[i].Version = tx.Revision() + 1
-			}
-			if err := tx.Put(put[i]); err != nil {
-				return err
-			}
-		}
-		for _, name := range del {
-			if err := tx.Delete(name); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
-// tidy removes those of the blobs that nobody needs. What cannot be removed
-// stays until the next start. commitMu is held.
-func (m *Manager) tidy(blobs []string) {
-	needed := m.needed()
-	for _, d := range blobs {
-		if d == "" || needed[d] {
-			continue
-		}
-		needed[d] = true // once is enough
-		if err := m.o.Blobs.Remove(d); err != nil {
-			m.log.Warn("surplus blob not removed", zap.String("blob", d), zap.Error(err))
-		}
-	}
-}
-
-// tidyFailed removes the blobs of a change that failed, unless the registry
-// has it all the same: a disk may fail after the write. commitMu is held.
-func (m *Manager) tidyFailed(put []store.Record) {
-	registered := map[string]bool{}
-	err := m.o.Registry.View(func(tx store.Tx) error {
-		records, err := tx.List()
-		for _, r := range records {
-			registered[r.ConfigBlob], registered[r.WeightsBlob] = true, true
-		}
-		return err
-	})
-	if err != nil {
-		return
-	}
-	var surplus []string
-	for _, r := range put {
-		for _, d := range []string{r.ConfigBlob, r.WeightsBlob} {
-			if !registered[d] {
-				surplus = append(surplus, d)
-			}
-		}
-	}
-	m.tidy(surplus)
-}
-
-// collect removes all blobs that no record needs. Called before anybody else
-// is there.
-func (m *Manager) collect() error {
-	have, err := m.o.Blobs.List()
-	if err != nil {
-		return classify(err)
-	}
-	m.tidy(have)
-	return nil
-}
-
-// needed returns the blobs in use.
-func (m *Manager) needed() map[string]bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	needed := map[string]bool{}
-	for _, e := range m.entries {
-		needed[e.rec.ConfigBlob], needed[e.rec.WeightsBlob] = true, true
-	}
-	for _, r := range m.staged {
-		needed[r.ConfigBlob], needed[r.WeightsBlob] = true, true
-	}
-	return needed
-}
-
-// wanted returns the digests that the workers should hold. mu is held.
-func (m *Manager) wanted() map[string]content {
-	w := map[string]content{}
-	add := func(r store.Record) {
-		c := contentOf(r)
-		c.pinned = c.pinned || w[r.Digest].pinned
-		w[r.Digest] = c
-	}
-	for _, r := range m.staged {
-		add(r)
-	}
-	for _, e := range m.entries {
-		if e.rec.State == store.StateLoaded && e.fault == nil {
-			add(e.rec)
-		}
-	}
-	return w
-}
-
-// forced returns the digests whose sequences are to be aborted. mu is held.
-func (m *Manager) forced() map[string]bool {
-	f := map[string]bool{}
-	for _, e := range m.entries {
-		if e.rec.State == store.StateDraining && e.force {
-			f[e.rec.Digest] = true
-		}
-	}
-	return f
-}
-
-// setFault takes a digest whose files are bad off the workers.
-func (m *Manager) setFault(digest string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, e := range m.entries {
-		if e.rec.Digest == digest {
-			e.fault = err
-		}
-	}
-	m.notify()
 }
 
 // nameLock lets one operation at a time change a name.

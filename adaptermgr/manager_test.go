@@ -130,8 +130,8 @@ func TestManagerRestart(t *testing.T) {
 		w.start()
 		synctest.Wait()
 		after, err := w.m.Get("a")
-		if diff := cmp.Diff(before, after); diff != "" || err != nil {
-			t.Error(diff, err)
+		if !after.equal(before) || err != nil {
+			t.Error(cmp.Diff(before, after), err)
 		}
 		if n := w.workers[0].pushCount(before.Digest); n != 1 {
 			t.Errorf("pushed again although it was there: %d", n)
@@ -171,7 +171,7 @@ func TestClosedManager(t *testing.T) {
 		w := newWorld(t, arts, 1)
 		d := w.mustLoad("a", "s1").Adapter.Digest
 		w.workers[0].lease(d, 1)
-		watch := w.m.Watch(context.Background())
+		watch := w.watch(context.Background(), 0)
 		<-watch
 		done := make(chan error, 1)
 		go func() { done <- w.unload("a", false) }()

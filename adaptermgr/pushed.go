@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"chorale/adaptermgr/store"
@@ -73,14 +74,22 @@ func (m *Manager) pushStatus(digest, old string) pushStatus {
 			}
 		}
 	}
-	for _, e := range m.entries {
-		if e.rec.Digest == digest && e.fault != nil {
-			s.fault, s.pending = e.fault, 0
-		}
-		s.evicted = s.evicted || e.rec.Digest == digest && e.rec.State == store.StateReady
+	if s.fault = m.faults[digest]; s.fault != nil {
+		s.pending = 0
 	}
-	_, wanted := m.wanted()[digest]
-	s.unwanted = !wanted && s.fault == nil
+	if _, wanted := m.wanted()[digest]; !wanted && s.fault == nil {
+		s.unwanted, s.evicted = true, m.isStored(digest)
+	}
 	s.errors = b.String()
 	return s
+}
+
+// isStored tells whether a name has a digest, loaded or not. mu is held.
+func (m *Manager) isStored(digest string) bool {
+	for _, e := range m.entries {
+		if e.rec.State == store.StateLive && slices.ContainsFunc(e.rec.Versions, func(v store.Version) bool { return v.Digest == digest }) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,7 +1,6 @@
 package adaptermgr
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -16,8 +15,8 @@ func (m *Manager) checkPins(name, digest string, pinned bool) error {
 	}
 	digests := map[string]bool{digest: true}
 	for n, e := range m.entries {
-		if n != name && e.rec.Pinned && e.rec.Digest != "" && e.rec.State != store.StateDraining {
-			digests[e.rec.Digest] = true
+		if v := e.current(); n != name && e.rec.Pinned && v != nil && e.rec.State != store.StateDraining {
+			digests[v.Digest] = true
 		}
 	}
 	if limit := m.base.MaxLoRAsPerBatch - 1; len(digests) > limit {
@@ -26,44 +25,62 @@ func (m *Manager) checkPins(name, digest string, pinned bool) error {
 	return nil
 }
 
-// evict appends to put, which will be loaded, the records that become ready to
-// make room: within MaxLoaded names, and within the bytes that a worker group
-// holds. Names in keep are not taken. mu is held.
-func (m *Manager) evict(put []store.Record, keep map[string]bool) ([]store.Record, error) {
-	adding := map[string]bool{}
+// evict takes versions off the workers to make room for those that the records
+// of put want there: within MaxLoaded of them, and within the bytes that a
+// worker group holds. Those in keep are not taken. It returns put with the
+// records that change as well, and the names of what was taken. mu is held.
+func (m *Manager) evict(put []store.Record, keep map[unit]bool) (_ []store.Record, evicted []string, err error) {
+	at := make(map[string]int, len(put)) // of the records of put
+	for i := range put {
+		at[put[i].Name] = i
+	}
 	load := newLoad()
-	for _, r := range put {
-		adding[r.Name] = true
-		load.add(&r)
+	var victims []unit
+	count := func(r *store.Record) {
+		for i := range r.Versions {
+			v, u := &r.Versions[i], unit{r.Name, r.Versions[i].Number}
+			if r.State != store.StateLive || !v.Loaded {
+				continue
+			}
+			load.add(v)
+			if !keep[u] && (!r.Pinned || v.Number != r.Current) {
+				victims = append(victims, u)
+			}
+		}
 	}
-	var victims []*entry
+	for i := range put {
+		count(&put[i])
+	}
 	for name, e := range m.entries {
-		if adding[name] || e.rec.State != store.StateLoaded {
-			continue
-		}
-		load.add(&e.rec)
-		if !e.rec.Pinned && !keep[name] {
-			victims = append(victims, e)
+		if _, changing := at[name]; !changing {
+			count(&e.rec)
 		}
 	}
-	slices.SortFunc(victims, func(a, b *entry) int {
-		return cmp.Or(a.lastUsed.Compare(b.lastUsed), cmp.Compare(a.rec.Name, b.rec.Name))
-	})
-	for _, e := range victims {
+	if m.fits(load) == nil {
+		return put, nil, nil
+	}
+	slices.SortFunc(victims, m.byUse)
+	for _, u := range victims {
 		if m.fits(load) == nil {
 			break
 		}
-		load.remove(&e.rec)
-		r := e.rec
-		r.State, r.LastUsed, r.Updated = store.StateReady, e.lastUsed.UTC(), time.Now().UTC()
-		put = append(put, r)
+		i, ok := at[u.name]
+		if !ok {
+			i = len(put)
+			at[u.name] = i
+			put = append(put, editable(m.entries[u.name].rec))
+		}
+		v := versionOf(&put[i], u.number)
+		load.remove(v)
+		v.Loaded, v.LastUsed, put[i].Updated = false, m.entries[u.name].lastUsed(u.number).UTC(), time.Now().UTC()
+		evicted = append(evicted, m.label(u))
 	}
-	return put, m.fits(load)
+	return put, evicted, m.fits(load)
 }
 
 // fits tells what of a load is too much. mu is held.
 func (m *Manager) fits(l load) error {
-	if m.o.MaxLoaded > 0 && l.names > m.o.MaxLoaded {
+	if m.o.MaxLoaded > 0 && l.count > m.o.MaxLoaded {
 		return fmt.Errorf("%w: %d, and the others are pinned or in use by this request", ErrCapacity, m.o.MaxLoaded)
 	}
 	if m.base != nil && m.base.MaxLoadedBytes > 0 && l.bytes > m.base.MaxLoadedBytes {
@@ -72,33 +89,25 @@ func (m *Manager) fits(l load) error {
 	return nil
 }
 
-// load counts what is loaded: names, and the bytes of each content once.
+// load counts what is loaded: versions, and the bytes of each content once.
 type load struct {
-	names  int
+	count  int
 	bytes  int64
-	sharer map[string]int // names by digest
+	sharer map[string]int // versions by digest
 }
 
 func newLoad() load { return load{sharer: map[string]int{}} }
 
-func (l *load) add(r *store.Record) {
-	l.names++
-	if l.sharer[r.Digest]++; l.sharer[r.Digest] == 1 {
-		l.bytes += r.SizeBytes
+func (l *load) add(v *store.Version) {
+	l.count++
+	if l.sharer[v.Digest]++; l.sharer[v.Digest] == 1 {
+		l.bytes += v.SizeBytes
 	}
 }
 
-func (l *load) remove(r *store.Record) {
-	l.names--
-	if l.sharer[r.Digest]--; l.sharer[r.Digest] == 0 {
-		l.bytes -= r.SizeBytes
+func (l *load) remove(v *store.Version) {
+	l.count--
+	if l.sharer[v.Digest]--; l.sharer[v.Digest] == 0 {
+		l.bytes -= v.SizeBytes
 	}
-}
-
-func namesOf(records []store.Record) []string {
-	var names []string
-	for _, r := range records {
-		names = append(names, r.Name)
-	}
-	return names
 }

@@ -51,9 +51,11 @@ type Placement struct {
 }
 
 // Adapter is a snapshot of one adapter. It is not changed after it was handed
-// out, and its maps and slices are not to be changed by who got it.
+// out, and its maps and slices are not to be changed by who got it. What it
+// tells of content is that of the version that answers.
 type Adapter struct {
-	Name string
+	Name  string
+	Owner string
 	// Digest is peft.Digest over configuration and weights.
 	Digest  string
 	State   State
@@ -67,20 +69,79 @@ type Adapter struct {
 	// SizeBytes is the length of the weights file.
 	SizeBytes        int64
 	Created, Updated time.Time
-	Placements       []Placement
-	// Version grows with each load under this name.
+	// LastUsed is not a change that watchers hear of.
+	LastUsed   time.Time
+	Placements []Placement
+	// Version is the number of the version that answers.
 	Version   uint64
 	BaseModel string
+	// Etag changes with each change that a client makes.
+	Etag string
+	// Versions are all that are stored, by number.
+	Versions []Version
+	// Loading is a load of this name that runs, nil for none.
+	Loading *Progress
+	// History are the last changes of state, oldest first.
+	History []Transition
 }
 
-// equal compares all fields.
+// Version is one content of a name; see Adapter for fields of the same name.
+type Version struct {
+	Number  uint64
+	Digest  string
+	State   State
+	Message string
+	Source  string
+	Labels  map[string]string
+	// Weight is the share of new requests in percent; the current version's is
+	// what others leave.
+	Weight  int
+	MaxRank int
+	// Ranks are the distinct ranks of its modules, SumRanks is over all modules.
+	Ranks         []int
+	SumRanks      int
+	TargetModules []string
+	SizeBytes     int64
+	BaseModel     string
+	Created       time.Time
+	LastUsed      time.Time
+	Placements    []Placement
+}
+
+// Progress is how far a load has come.
+type Progress struct {
+	State  State
+	Source string
+	// Done and Total are bytes that were fetched, Total -1 when it is not known.
+	Done, Total int64
+}
+
+// Transition is a change of state of a version, or of the name for Version 0.
+type Transition struct {
+	At      time.Time
+	State   State
+	Version uint64
+	Reason  string
+}
+
+// equal compares all fields but the times of use.
 func (a Adapter) equal(b Adapter) bool {
-	return a.Name == b.Name && a.Digest == b.Digest && a.State == b.State && a.Message == b.Message &&
+	return a.Name == b.Name && a.Owner == b.Owner && a.Digest == b.Digest && a.State == b.State && a.Message == b.Message &&
 		a.Source == b.Source && a.Pinned == b.Pinned && maps.Equal(a.Labels, b.Labels) && a.MaxRank == b.MaxRank &&
 		slices.Equal(a.TargetModules, b.TargetModules) && a.SizeBytes == b.SizeBytes &&
 		a.Created.Equal(b.Created) && a.Updated.Equal(b.Updated) && slices.Equal(a.Placements, b.Placements) &&
-		a.Version == b.Version && a.BaseModel == b.BaseModel
+		a.Version == b.Version && a.BaseModel == b.BaseModel && a.Etag == b.Etag &&
+		slices.EqualFunc(a.Versions, b.Versions, Version.equal) && equalProgress(a.Loading, b.Loading) &&
+		slices.EqualFunc(a.History, b.History, func(x, y Transition) bool { return x.At.Equal(y.At) && x.State == y.State && x.Version == y.Version })
 }
+
+// equal compares what can change of a version.
+func (v Version) equal(b Version) bool {
+	return v.Number == b.Number && v.Digest == b.Digest && v.State == b.State && v.Message == b.Message && v.Source == b.Source &&
+		v.Weight == b.Weight && maps.Equal(v.Labels, b.Labels) && slices.Equal(v.Placements, b.Placements)
+}
+
+func equalProgress(a, b *Progress) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // WorkerInfo is what the manager needs to know of a worker group.
 type WorkerInfo struct {
@@ -96,6 +157,12 @@ type WorkerInfo struct {
 	// MaxLoadedBytes bounds the weights in a group's memory; 0: no bound.
 	MaxLoadedBytes int64
 	LoRAEnabled    bool
+	// ElementBytes is what one weight takes in its memory; 0: not known.
+	ElementBytes int
+	// ChunkBytes is the unit of the device's memory; 0: bytes.
+	ChunkBytes int64
+	// Bandwidth is that of the device's memory in bytes per second; 0: not known.
+	Bandwidth float64
 }
 
 // Held is one adapter in a worker group's memory.
@@ -203,8 +270,12 @@ type Options struct {
 	Disabled bool
 	// Limits bound rank and target modules of adapters, beside what workers say.
 	Limits peft.Limits
-	// MaxLoaded is max_loaded_loras: how many names may be loaded at once; 0: any.
+	// MaxLoaded is max_loaded_loras: how many adapters may be loaded at once, each
+	// version of a name counting for itself; 0: any.
 	MaxLoaded int
+	// MaxVersions is how many versions of a name stay stored, default 8; those
+	// that answer are never removed for it.
+	MaxVersions int
 
 	// WorkerTimeout is how long a load waits while no group can take it,
 	// default 10 s.
@@ -236,6 +307,9 @@ func (o *Options) setDefaults() {
 		if *d.v <= 0 {
 			*d.v = d.d
 		}
+	}
+	if o.MaxVersions <= 0 {
+		o.MaxVersions = 8
 	}
 	if o.MaxStaging <= 0 {
 		o.MaxStaging = 4

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,22 +13,59 @@ import (
 	"chorale/adaptermgr/store"
 )
 
-// Unload removes a name: new requests are refused at once, running ones finish
-// (with force they are aborted), then the workers drop it, and files that no
-// other name uses are removed. It returns when all that is done. When ctx ends
-// before, the rest happens in the background. Groups that are not connected
-// are not waited for: they drop it when they are back.
-func (m *Manager) Unload(ctx context.Context, name string, force bool) (Result, error) {
-	r, err := m.unload(ctx, name, force)
-	return r, nameError(name, err)
+// UnloadRequest names what is to be removed.
+type UnloadRequest struct {
+	// Name is an adapter, or one version of it that does not answer by default
+	// (adapterref).
+	Name string
+	// Force aborts sequences that run instead of waiting for them; DrainTimeout,
+	// if positive, does so when they have not ended by themselves in time.
+	Force        bool
+	DrainTimeout time.Duration
+	// AllowMissing makes it no error when the name is not there.
+	AllowMissing bool
+	// Etag and RequestID: see LoadRequest.
+	Etag, RequestID string
 }
 
-func (m *Manager) unload(ctx context.Context, name string, force bool) (Result, error) {
-	gone, was, err := m.beginUnload(ctx, name, force)
+// Unload removes a name and all its versions: new requests are refused at once,
+// running ones finish (with force they are aborted), then the workers drop it,
+// and files that no other name uses are removed. It returns when all that is
+// done. When ctx ends before, the rest happens in the background. Groups that
+// are not connected are not waited for: they drop it when they are back.
+func (m *Manager) Unload(ctx context.Context, req UnloadRequest) (Result, error) {
+	r, err := m.once(ctx, request{"unload", req.RequestID, req.Name, req}, func(ctx context.Context, done *store.Request) (Result, error) {
+		m.mu.Lock()
+		e, v := m.find(req.Name)
+		isVersion := e != nil && e.rec.Name != req.Name
+		m.mu.Unlock()
+		if isVersion {
+			if v == nil {
+				return Result{}, m.missing(req, ErrVersionNotFound)
+			}
+			return m.unloadVersion(ctx, req, unit{e.rec.Name, v.Number}, done)
+		}
+		return m.unload(ctx, req, done)
+	})
+	if req.AllowMissing && (errors.Is(err, ErrNotFound) || errors.Is(err, ErrVersionNotFound)) {
+		return Result{Adapter: Adapter{Name: req.Name, State: Removed}, Revision: m.Revision()}, nil
+	}
+	return r, nameError(req.Name, err)
+}
+
+// missing is the error about a name that is not there.
+func (m *Manager) missing(req UnloadRequest, kind error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return fmt.Errorf("%w%s", kind, m.known())
+}
+
+func (m *Manager) unload(ctx context.Context, req UnloadRequest, done *store.Request) (Result, error) {
+	gone, was, err := m.beginUnload(ctx, req, done)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := m.await(ctx, 0, func() (bool, bool) { return was == nil || m.entries[name] != was, true }); err != nil {
+	if err := m.await(ctx, 0, func() (bool, bool) { return was == nil || m.entries[req.Name] != was, true }); err != nil {
 		return Result{}, err
 	}
 	m.commitMu.Lock() // the change that removed it also removes its blobs
@@ -41,38 +78,107 @@ func (m *Manager) unload(ctx context.Context, name string, force bool) (Result, 
 // beginUnload takes the name out of the catalogue and lets its drain begin. It
 // returns the adapter as it will have been, and its entry, nil when there is
 // nothing to wait for.
-func (m *Manager) beginUnload(ctx context.Context, name string, force bool) (gone Adapter, was *entry, err error) {
+func (m *Manager) beginUnload(ctx context.Context, req UnloadRequest, done *store.Request) (gone Adapter, was *entry, err error) {
+	name := req.Name
 	m.mu.Lock()
 	begun := m.entries[name] != nil
+	err = m.checkEtag(name, req.Etag)
 	m.mu.Unlock()
+	if err != nil && begun {
+		return Adapter{}, nil, err
+	}
 	_, unlock, err := m.lockName(ctx, name, true)
 	if err != nil {
 		return Adapter{}, nil, err
 	}
 	defer unlock()
 	gone = Adapter{Name: name, State: Removed}
-	_, err = m.commit(func() ([]store.Record, []string, error) {
+	err = m.commit(func() (change, error) {
+		c := change{why: "a client unloaded it", done: done}
 		e := m.entries[name]
 		if e == nil {
 			if begun { // its load was ended by this call, and left nothing
-				return nil, nil, nil
+				return c, nil
 			}
-			return nil, nil, fmt.Errorf("%w%s", ErrNotFound, m.known())
+			return change{}, fmt.Errorf("%w%s", ErrNotFound, m.known())
+		}
+		if err := m.checkEtag(name, req.Etag); err != nil {
+			return change{}, err
 		}
 		gone, was = m.view(e), e
-		gone.State, gone.Placements, gone.Message = Removed, nil, ""
-		e.force = e.force || force
-		switch {
-		case e.rec.State == store.StateDraining:
-			return nil, nil, nil
-		case e.rec.Digest == "": // an interrupted load: workers cannot have it
-			return nil, []string{name}, nil
-		}
+		gone.State, gone.Placements, gone.Message, gone.Loading = Removed, nil, "", nil
 		r := e.rec
-		r.State, r.Updated = store.StateDraining, time.Now().UTC()
-		return []store.Record{r}, nil, nil
-	}, nil)
+		if len(r.Versions) == 0 && r.State != store.StateDraining { // an interrupted load: workers cannot have it
+			c.del = []string{name}
+			return c, nil
+		}
+		if again := r.State == store.StateDraining; again && r.Force == (r.Force || req.Force) && req.DrainTimeout == 0 {
+			return c, nil
+		}
+		r.State, r.Updated, r.Generation = store.StateDraining, time.Now().UTC(), 0
+		r.Force, r.DrainTimeout = r.Force || req.Force, max(0, req.DrainTimeout)
+		c.put = []store.Record{r}
+		return c, nil
+	}, func() {
+		if e := m.entries[name]; e != nil && req.DrainTimeout > 0 {
+			e.forceAt = time.Now().Add(req.DrainTimeout)
+		}
+	})
 	return gone, was, err
+}
+
+// unloadVersion removes one version, which ends its share of new requests.
+func (m *Manager) unloadVersion(ctx context.Context, req UnloadRequest, u unit, done *store.Request) (Result, error) {
+	_, unlock, err := m.lockName(ctx, u.name, false)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	var digest string
+	err = m.commit(func() (change, error) {
+		e := m.entries[u.name]
+		switch {
+		case e == nil || e.rec.State != store.StateLive || e.version(u.number) == nil:
+			return change{}, fmt.Errorf("%w%s", ErrVersionNotFound, m.known())
+		case e.rec.Current == u.number:
+			return change{}, fmt.Errorf("%w; roll back first, or unload all of %q", ErrVersionInUse, u.name)
+		}
+		if err := m.checkEtag(u.name, req.Etag); err != nil {
+			return change{}, err
+		}
+		r := editable(e.rec)
+		digest = e.version(u.number).Digest
+		removeVersion(&r, u.number)
+		r.Generation, r.Updated = 0, time.Now().UTC()
+		return change{put: []store.Record{r}, why: "a client unloaded a version", done: done}, nil
+	}, nil)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := m.versionGone(ctx, digest, req); err != nil {
+		return Result{}, err
+	}
+	r, err := m.result(u.name, nil)
+	return r, err
+}
+
+// versionGone waits until no connected group holds a digest that nobody wants.
+func (m *Manager) versionGone(ctx context.Context, digest string, req UnloadRequest) error {
+	force := func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.forcing[digest] = true
+		m.notify()
+	}
+	if req.Force {
+		force()
+	} else if req.DrainTimeout > 0 {
+		defer time.AfterFunc(req.DrainTimeout, force).Stop()
+	}
+	return m.await(ctx, 0, func() (bool, bool) {
+		_, wanted := m.wanted()[digest]
+		return wanted || !m.heldAnywhere(digest), true
+	})
 }
 
 // known lists the loaded names for the error about one that is not. mu is held.
@@ -93,18 +199,28 @@ func (m *Manager) known() string {
 	return "; loaded: " + strings.Join(names, ", ")
 }
 
+// resumeDrains lets the time that drains have begin anew after a restart.
+func (m *Manager) resumeDrains() {
+	for _, e := range m.entries {
+		if e.rec.State == store.StateDraining && e.rec.DrainTimeout > 0 {
+			e.forceAt = time.Now().Add(e.rec.DrainTimeout)
+		}
+	}
+}
+
 // finishDrains removes draining names once no connected group holds their
-// digest or another name wants it.
+// digests or other names want them, and forces those whose time is over.
 func (m *Manager) finishDrains(ctx context.Context) {
 	wait := m.o.RetryMin
 	for {
 		m.mu.Lock()
+		due := m.forceDue()
 		ready := m.drainedNames()
 		changed := m.changed
 		m.mu.Unlock()
 		var retry <-chan time.Time
 		if len(ready) > 0 {
-			if _, err := m.commit(func() ([]store.Record, []string, error) { return nil, m.drainedNames(), nil }, nil); err == nil {
+			if err := m.commit(func() (change, error) { return change{del: m.drainedNames()}, nil }, nil); err == nil {
 				wait = m.o.RetryMin
 				continue
 			} else {
@@ -116,24 +232,49 @@ func (m *Manager) finishDrains(ctx context.Context) {
 		select {
 		case <-changed:
 		case <-retry:
+		case <-due:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// forceDue lets drains abort their sequences whose time is over, and tells when
+// the next one's will be. mu is held.
+func (m *Manager) forceDue() <-chan time.Time {
+	next := time.Duration(-1)
+	now := time.Now()
+	for _, e := range m.entries {
+		if e.forceAt.IsZero() || e.rec.Force || e.rec.State != store.StateDraining {
+			continue
+		}
+		left := e.forceAt.Sub(now)
+		switch {
+		case left <= 0:
+			e.rec.Force = true
+			m.notify()
+		case next < 0 || left < next:
+			next = left
+		}
+	}
+	if next < 0 {
+		return nil
+	}
+	return time.After(next)
+}
+
 // drainedNames is called with mu held.
 func (m *Manager) drainedNames() []string {
 	var names []string
-	var wanted map[string]content
 	for name, e := range m.entries {
 		if e.rec.State != store.StateDraining {
 			continue
 		}
-		if wanted == nil {
-			wanted = m.wanted()
-		}
-		if _, ok := wanted[e.rec.Digest]; ok || !m.heldAnywhere(e.rec.Digest) {
+		busy := slices.ContainsFunc(e.rec.Versions, func(v store.Version) bool {
+			_, wanted := m.wanted()[v.Digest]
+			return !wanted && m.heldAnywhere(v.Digest)
+		})
+		if !busy {
 			names = append(names, name)
 		}
 	}
@@ -149,46 +290,4 @@ func (m *Manager) heldAnywhere(digest string) bool {
 		}
 	}
 	return false
-}
-
-// Update changes a pin, if pinned is not nil, and labels: those given are set,
-// an empty value removes one.
-func (m *Manager) Update(ctx context.Context, name string, pinned *bool, labels map[string]string) (Result, error) {
-	r, err := m.update(ctx, name, pinned, labels)
-	return r, nameError(name, err)
-}
-
-func (m *Manager) update(ctx context.Context, name string, pinned *bool, labels map[string]string) (Result, error) {
-	_, unlock, err := m.lockName(ctx, name, false)
-	if err != nil {
-		return Result{}, err
-	}
-	defer unlock()
-	_, err = m.commit(func() ([]store.Record, []string, error) {
-		e := m.entries[name]
-		if e == nil || e.rec.State == store.StateDraining {
-			return nil, nil, fmt.Errorf("%w%s", ErrNotFound, m.known())
-		}
-		r := e.rec
-		r.Labels = maps.Clone(r.Labels)
-		for k, v := range labels {
-			if v == "" {
-				delete(r.Labels, k)
-				continue
-			}
-			if r.Labels == nil {
-				r.Labels = map[string]string{}
-			}
-			r.Labels[k] = v
-		}
-		if pinned != nil {
-			r.Pinned = *pinned
-		}
-		r.Updated = time.Now().UTC()
-		return []store.Record{r}, nil, errors.Join(checkLabels(r.Labels), m.checkPins(name, r.Digest, r.Pinned))
-	}, nil)
-	if err != nil {
-		return Result{}, err
-	}
-	return m.result(name, nil)
 }

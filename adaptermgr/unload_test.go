@@ -65,7 +65,7 @@ func TestUnloadGoesOnAfterTheCallerLeft(t *testing.T) {
 		w.workers[0].lease(d, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := w.m.Unload(ctx, "a", false); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := w.m.Unload(ctx, UnloadRequest{Name: "a", Force: false}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("err = %v", err)
 		}
 		// A new load of the name waits for the old to be gone.
@@ -128,32 +128,32 @@ func TestPins(t *testing.T) {
 		w.mustLoad("a2", "s1", pinned) // the same digest takes one place
 		w.mustLoad("b", "s2")
 		w.mustLoad("c", "s3")
-		if _, err := w.m.Update(t.Context(), "b", &yes, map[string]string{"x": "1", "y": "2"}); err != nil {
+		if _, err := w.m.Update(t.Context(), UpdateRequest{Name: "b", Pinned: &yes, Labels: map[string]string{"x": "1", "y": "2"}}); err != nil {
 			t.Error(err)
 		}
-		_, err := w.m.Update(t.Context(), "c", &yes, nil)
+		_, err := w.m.Update(t.Context(), UpdateRequest{Name: "c", Pinned: &yes})
 		if !errors.Is(err, ErrStarvation) || !strings.Contains(err.Error(), "starvation") {
 			t.Errorf("third pin: %v", err)
 		}
-		if _, err := w.m.Update(t.Context(), "a", &no, nil); err != nil {
+		if _, err := w.m.Update(t.Context(), UpdateRequest{Name: "a", Pinned: &no}); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
 		if !w.workers[0].holds()[d] {
 			t.Error("a2 pins the digest still")
 		}
-		if _, err := w.m.Update(t.Context(), "a2", &no, nil); err != nil {
+		if _, err := w.m.Update(t.Context(), UpdateRequest{Name: "a2", Pinned: &no}); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
 		if w.workers[0].holds()[d] {
 			t.Error("the worker was not told of the unpin")
 		}
-		r, err := w.m.Update(t.Context(), "b", nil, map[string]string{"x": "", "z": "3"})
+		r, err := w.m.Update(t.Context(), UpdateRequest{Name: "b", Labels: map[string]string{"x": "", "z": "3"}})
 		if diff := cmp.Diff(map[string]string{"y": "2", "z": "3"}, r.Adapter.Labels); diff != "" || err != nil || !r.Adapter.Pinned {
 			t.Error(diff, err)
 		}
-		if _, err := w.m.Update(t.Context(), "none", &no, nil); !errors.Is(err, ErrNotFound) {
+		if _, err := w.m.Update(t.Context(), UpdateRequest{Name: "none", Pinned: &no}); !errors.Is(err, ErrNotFound) {
 			t.Error(err)
 		}
 		w.check()

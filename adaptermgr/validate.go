@@ -2,6 +2,7 @@ package adaptermgr
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"chorale/adaptermgr/source"
 	"chorale/internal/peft"
@@ -27,12 +29,29 @@ type Report struct {
 	// Problems is empty when the adapter could be loaded.
 	Problems []string
 	// The rest is filled as far as the check came.
-	Digest        string
-	MaxRank       int
+	Digest  string
+	MaxRank int
+	// Ranks are the distinct ranks of its modules, SumRanks is over all modules.
+	Ranks         []int
+	SumRanks      int
 	TargetModules []string
 	Modules       []Module
 	SizeBytes     int64
 	BaseModel     string
+	Cost          Cost
+}
+
+// Cost is what an adapter takes of a worker group.
+type Cost struct {
+	// HostBytes are in the group's own memory, DeviceBytes on its device while it
+	// is resident.
+	HostBytes, DeviceBytes int64
+	// StepBytes are read of it in each step that has a row for it; a row of an
+	// embedding is not counted.
+	StepBytes int64
+	// StepTime is how long reading them takes at the device's bandwidth; 0 where
+	// no worker has told that.
+	StepTime time.Duration
 }
 
 // draft is an artifact that has been copied: two temporary files and what was
@@ -185,10 +204,44 @@ func (m *Manager) check(d *draft, base WorkerInfo) error {
 	for _, l := range a.LoRAs {
 		r.Modules = append(r.Modules, Module{l.Module.Name, l.R, l.Scale})
 		r.TargetModules = append(r.TargetModules, l.Module.Name[strings.LastIndexByte(l.Module.Name, '.')+1:])
+		r.Ranks = append(r.Ranks, l.R)
+		r.SumRanks += l.R
 	}
 	slices.Sort(r.TargetModules)
 	r.TargetModules = slices.Compact(r.TargetModules)
+	slices.Sort(r.Ranks)
+	r.Ranks = slices.Compact(r.Ranks)
+	r.Cost = cost(a, base)
 	return nil
+}
+
+// cost computes what an adapter takes on the groups of a base model.
+func cost(a *peft.Adapter, base WorkerInfo) Cost {
+	element := int64(cmp.Or(base.ElementBytes, 2))
+	var held, read int64
+	for _, l := range a.LoRAs {
+		in, out := int64(l.R)*int64(l.Module.In), int64(l.R)*int64(l.Module.Out)
+		if l.BBias.Data != nil {
+			out += int64(l.Module.Out)
+		}
+		held += in + out
+		read += out
+		if l.Module.Kind != peft.Embedding {
+			read += in
+		}
+	}
+	for _, b := range a.Biases {
+		held += int64(b.Module.Out)
+		read += int64(b.Module.Out)
+	}
+	c := Cost{HostBytes: held * element, DeviceBytes: held * element, StepBytes: read * element}
+	if u := base.ChunkBytes; u > 0 {
+		c.DeviceBytes = (c.DeviceBytes + u - 1) / u * u
+	}
+	if base.Bandwidth > 0 {
+		c.StepTime = time.Duration(float64(c.StepBytes) / base.Bandwidth * float64(time.Second))
+	}
+	return c
 }
 
 // Validate says whether the adapter at src could be loaded, without loading

@@ -2,6 +2,7 @@ package adaptermgr
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -18,7 +19,7 @@ func TestListPages(t *testing.T) {
 		var names []string
 		after, pages := "", 0
 		for {
-			l, more, _ := w.m.List(after, 2)
+			l, more, _ := w.m.List(after, 2, Filter{})
 			pages++
 			for _, a := range l {
 				names = append(names, a.Name)
@@ -40,7 +41,7 @@ func TestWatch(t *testing.T) {
 		w.mustLoad("a", "s1")
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(t.Context())
-		fast, slow := w.m.Watch(ctx), w.m.Watch(ctx)
+		fast, slow := w.watch(ctx, 0), w.watch(ctx, 0)
 		first := <-fast
 		if !first.Snapshot || len(first.Adapters) != 1 || first.Adapters[0].State != Loaded {
 			t.Errorf("%+v", first)
@@ -103,7 +104,7 @@ func TestRevisionsCanBeWaitedFor(t *testing.T) {
 			w.mustLoad("b", "s2")
 			for _, name := range []string{"a", "a", "b"} {
 				ctx, cancel := context.WithCancel(t.Context())
-				watch := w.m.Watch(ctx)
+				watch := w.watch(ctx, 0)
 				now := map[string]Adapter{}
 				revision := uint64(0)
 				take := func() {
@@ -131,6 +132,105 @@ func TestRevisionsCanBeWaitedFor(t *testing.T) {
 				cancel()
 			}
 			w.restart() // revisions grow over a restart, too
+		}
+	})
+}
+
+// TestWatchGoesOn: a watch that was lost goes on where it was.
+func TestWatchGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1)
+		w.mustLoad("a", "s1")
+		w.mustLoad("b", "s2")
+		w.mustLoad("c", "s3")
+		synctest.Wait()
+		_, _, from := w.m.List("", 0, Filter{})
+		ctx, cancel := context.WithCancel(t.Context())
+		quiet := w.watch(ctx, from)
+		synctest.Wait()
+		select {
+		case c := <-quiet:
+			t.Errorf("nothing has changed: %+v", c)
+		default:
+		}
+		w.mustLoad("a", "s4", replacing)
+		w.mustLoad("d", "s5")
+		for _, n := range []string{"b", "c"} {
+			if err := w.unload(n, false); err != nil {
+				t.Error(err)
+			}
+		}
+		w.mustLoad("c", "s3")
+		synctest.Wait()
+		c := <-w.watch(ctx, from)
+		var names []string
+		for _, a := range c.Adapters {
+			names = append(names, a.Name)
+		}
+		if diff := cmp.Diff([]string{"a", "c", "d"}, names); diff != "" || c.Snapshot || !slices.Equal(c.Removed, []string{"b"}) || c.Revision <= from {
+			t.Errorf("%s %+v", diff, c)
+		}
+		// From an answer's revision, too.
+		r := w.mustLoad("e", "s1")
+		later := w.watch(ctx, r.Revision)
+		if err := w.unload("d", false); err != nil {
+			t.Error(err)
+		}
+		for gone := false; !gone; {
+			c := <-later
+			gone = slices.Contains(c.Removed, "d")
+		}
+		cancel()
+		w.restart() // after which changes before are not known
+		var compacted *CompactedError
+		for _, bad := range []uint64{from, 1 << 62} {
+			if _, err := w.m.Watch(t.Context(), bad); !errors.Is(err, ErrCompacted) || !errors.As(err, &compacted) || compacted.List == 0 {
+				t.Errorf("from %d: %v", bad, err)
+			}
+		}
+		if _, err := w.m.Watch(t.Context(), compacted.List); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestWatchForgetsRemovals: a watch cannot go on from before the removals that
+// are kept.
+func TestWatchForgetsRemovals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1)
+		w.mustLoad("a", "s1")
+		from := w.m.Revision()
+		for range maxGone + 1 {
+			w.mustLoad("b", "s1")
+			if err := w.unload("b", false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.m.Watch(t.Context(), from); !errors.Is(err, ErrCompacted) {
+			t.Errorf("err = %v", err)
+		}
+	})
+}
+
+func TestFilter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, someArts(), 1)
+		label := func(v string) func(*LoadRequest) {
+			return func(r *LoadRequest) { r.Labels = map[string]string{"k": v} }
+		}
+		owner := func(o string) func(*LoadRequest) { return func(r *LoadRequest) { r.Owner = o } }
+		w.mustLoad("a", "s1", owner("x"), label("1"))
+		w.mustLoad("b", "s1", owner("y"), label("1"))
+		w.mustLoad("c", "s1", owner("x"))
+		w.mustLoad("d", "s1", owner("x"), label("1"))
+		l, more, _ := w.m.List("", 1, Filter{Owner: "x", Labels: map[string]string{"k": "1"}})
+		if len(l) != 1 || !more || l[0].Name != "a" {
+			t.Errorf("%v, %v", l, more)
+		}
+		l, more, _ = w.m.List("a", 1, Filter{Owner: "x", Labels: map[string]string{"k": "1"}})
+		if len(l) != 1 || more || l[0].Name != "d" {
+			t.Errorf("%v, %v", l, more)
 		}
 	})
 }

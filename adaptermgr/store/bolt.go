@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,9 +15,13 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// The buckets: adapters by name, and the registry's own numbers.
+// The buckets: adapters by name, the last version numbers of names that are
+// gone, requests by id and their ids by age, and the registry's own numbers.
 var (
 	adaptersBucket = []byte("adapters")
+	numbersBucket  = []byte("numbers")
+	requestsBucket = []byte("requests")
+	agesBucket     = []byte("request_ages")
 	metaBucket     = []byte("meta")
 	revisionKey    = []byte("revision")
 	schemaKey      = []byte("schema")
@@ -70,23 +75,25 @@ func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
 
 func (b *Bolt) init() error {
 	err := b.db.Update(func(tx *bolt.Tx) error {
-		if _, err := tx.CreateBucketIfNotExists(adaptersBucket); err != nil {
-			return err
+		for _, name := range [][]byte{adaptersBucket, numbersBucket, requestsBucket, agesBucket, metaBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
 		}
-		meta, err := tx.CreateBucketIfNotExists(metaBucket)
-		if err != nil {
-			return err
-		}
+		meta := tx.Bucket(metaBucket)
 		schema, err := number(meta, schemaKey)
 		switch {
 		case err != nil:
 			return err
 		case schema > Schema:
 			return fmt.Errorf("%w: %d, this version knows %d", ErrSchema, schema, Schema)
-		case schema == 0:
-			return putNumber(meta, schemaKey, Schema)
+		case schema == Schema:
+			return nil
 		}
-		return nil
+		if err := migrate(tx.Bucket(adaptersBucket)); err != nil {
+			return err
+		}
+		return putNumber(meta, schemaKey, Schema)
 	})
 	return classify("open", b.path, err)
 }
@@ -126,6 +133,7 @@ func (b *Bolt) Update(fn func(Tx) error) (uint64, error) {
 func (b *Bolt) Close() error { return classify("close", b.path, b.db.Close()) }
 
 type boltTx struct {
+	tx       *bolt.Tx
 	adapters *bolt.Bucket
 	revision uint64
 	changed  bool
@@ -133,7 +141,7 @@ type boltTx struct {
 
 func newBoltTx(tx *bolt.Tx) (*boltTx, error) {
 	revision, err := number(tx.Bucket(metaBucket), revisionKey)
-	return &boltTx{adapters: tx.Bucket(adaptersBucket), revision: revision}, err
+	return &boltTx{tx: tx, adapters: tx.Bucket(adaptersBucket), revision: revision}, err
 }
 
 func (t *boltTx) Bump() { t.changed = true }
@@ -169,11 +177,74 @@ func (t *boltTx) Put(r Record) error {
 }
 
 func (t *boltTx) Delete(name string) error {
-	if name == "" || t.adapters.Get([]byte(name)) == nil {
-		return nil
+	r, ok, err := t.get(name)
+	if err != nil || !ok {
+		return err
 	}
 	t.changed = true
+	if r.LastNumber > 0 {
+		if err := putNumber(t.tx.Bucket(numbersBucket), []byte(name), r.LastNumber); err != nil {
+			return err
+		}
+	}
 	return t.adapters.Delete([]byte(name))
+}
+
+// get is Get for names that bbolt would refuse to look up, too.
+func (t *boltTx) get(name string) (Record, bool, error) {
+	if name == "" {
+		return Record{}, false, nil
+	}
+	return t.Get(name)
+}
+
+func (t *boltTx) LastNumber(name string) (uint64, error) {
+	r, ok, err := t.get(name)
+	if ok || err != nil {
+		return r.LastNumber, err
+	}
+	return number(t.tx.Bucket(numbersBucket), []byte(name))
+}
+
+func (t *boltTx) Request(id string) (Request, bool, error) {
+	v := t.tx.Bucket(requestsBucket).Get([]byte(id))
+	if v == nil {
+		return Request{}, false, nil
+	}
+	var r Request
+	if err := json.Unmarshal(v, &r); err != nil {
+		return Request{}, false, fmt.Errorf("request %q: %w: %w", id, ErrCorrupt, err)
+	}
+	return r, true, nil
+}
+
+func (t *boltTx) PutRequest(r Request) error {
+	requests, ages := t.tx.Bucket(requestsBucket), t.tx.Bucket(agesBucket)
+	if r.ID == "" || requests.Get([]byte(r.ID)) != nil {
+		return fmt.Errorf("request %q: no id, or it is remembered already", r.ID)
+	}
+	v, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("request %q: %w", r.ID, err)
+	}
+	t.changed = true
+	if err := requests.Put([]byte(r.ID), v); err != nil {
+		return err
+	}
+	age, err := ages.NextSequence()
+	if err != nil {
+		return err
+	}
+	if err := ages.Put(binary.BigEndian.AppendUint64(nil, age), []byte(r.ID)); err != nil || age <= MaxRequests {
+		return err
+	}
+	// Ids are never forgotten but here, one for each that comes: so the oldest
+	// has this number.
+	oldest := binary.BigEndian.AppendUint64(nil, age-MaxRequests)
+	if err := requests.Delete(ages.Get(oldest)); err != nil {
+		return err
+	}
+	return ages.Delete(oldest)
 }
 
 func number(b *bolt.Bucket, key []byte) (uint64, error) {

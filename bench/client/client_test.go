@@ -85,7 +85,7 @@ func TestRefusal(t *testing.T) {
 		w.WriteHeader(http.StatusNotFound)
 		fmt.Fprint(w, `{"code":5,"message":"adapter \"x\" has never been loaded"}`)
 	})
-	_, err := c.Unload(t.Context(), "x", false)
+	_, err := c.Unload(t.Context(), &choralev1.UnloadAdapterRequest{Name: "x"})
 	var refused *StatusError
 	if !errors.As(err, &refused) {
 		t.Fatalf("error %v", err)
@@ -244,7 +244,7 @@ func TestNative(t *testing.T) {
 	if _, err := c.Load(ctx, &choralev1.LoadAdapterRequest{Name: "n", Source: "s"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.Unload(ctx, "a b/c?d%e", true); err != nil {
+	if _, err := c.Unload(ctx, &choralev1.UnloadAdapterRequest{Name: "a b/c?d%e", Force: true}); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.Validate(ctx, "s"); err != nil {

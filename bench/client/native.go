@@ -75,12 +75,23 @@ const adaptersPath = "/chorale/v1/adapters"
 
 // Adapters lists all registered adapters by name.
 func (c *Client) Adapters(ctx context.Context) (*choralev1.ListAdaptersResponse, error) {
+	return c.AdaptersOf(ctx, "", nil)
+}
+
+// AdaptersOf lists those of an owner ("": any) that have all the labels.
+func (c *Client) AdaptersOf(ctx context.Context, owner string, labels map[string]string) (*choralev1.ListAdaptersResponse, error) {
 	all := &choralev1.ListAdaptersResponse{}
 	for token := ""; ; {
 		page := &choralev1.ListAdaptersResponse{}
 		q := url.Values{"page_size": {strconv.Itoa(pageSize)}}
 		if token != "" {
 			q.Set("page_token", token)
+		}
+		if owner != "" {
+			q.Set("owner", owner)
+		}
+		for k, v := range labels {
+			q.Set("labels["+k+"]", v)
 		}
 		if err := c.message(ctx, call{method: http.MethodGet, path: adaptersPath, query: q, admin: true}, nil, page); err != nil {
 			return nil, err
@@ -103,12 +114,80 @@ func (c *Client) Load(ctx context.Context, in *choralev1.LoadAdapterRequest) (*c
 	return out, c.message(ctx, call{method: http.MethodPost, path: adaptersPath, admin: true}, in, out)
 }
 
-// Unload removes an adapter; force aborts its running requests.
-func (c *Client) Unload(ctx context.Context, name string, force bool) (*choralev1.UnloadAdapterResponse, error) {
+// Adapter tells of one adapter.
+func (c *Client) Adapter(ctx context.Context, name string) (*choralev1.Adapter, error) {
+	out := &choralev1.GetAdapterResponse{}
+	req := call{method: http.MethodGet, path: adaptersPath + "/" + escape(name), admin: true}
+	return out.GetAdapter(), c.message(ctx, req, nil, out)
+}
+
+// Update changes pin, owner and labels.
+func (c *Client) Update(ctx context.Context, in *choralev1.UpdateAdapterRequest) (*choralev1.UpdateAdapterResponse, error) {
+	out := &choralev1.UpdateAdapterResponse{}
+	req := call{method: http.MethodPatch, path: adaptersPath + "/" + escape(in.GetName()), admin: true}
+	body := proto.CloneOf(in)
+	body.Name = "" // it is in the path
+	return out, c.message(ctx, req, body, out)
+}
+
+// Canary gives a version a share of an adapter's new requests.
+func (c *Client) Canary(ctx context.Context, in *choralev1.CanaryAdapterRequest) (*choralev1.CanaryAdapterResponse, error) {
+	out := &choralev1.CanaryAdapterResponse{}
+	return out, c.message(ctx, call{method: http.MethodPost, path: adaptersPath + ":canary", admin: true}, in, out)
+}
+
+// Rollback lets an earlier version answer.
+func (c *Client) Rollback(ctx context.Context, in *choralev1.RollbackAdapterRequest) (*choralev1.RollbackAdapterResponse, error) {
+	out := &choralev1.RollbackAdapterResponse{}
+	return out, c.message(ctx, call{method: http.MethodPost, path: adaptersPath + ":rollback", admin: true}, in, out)
+}
+
+// Watch calls f with the catalogue and then each change of it, or, with a
+// revision of an earlier answer, with what has changed since. It returns when f
+// fails, ctx ends, or the server ends the stream.
+func (c *Client) Watch(ctx context.Context, from uint64, f func(*choralev1.WatchAdaptersResponse) error) error {
+	req := call{method: http.MethodGet, path: adaptersPath + ":watch", admin: true}
+	if from != 0 {
+		req.query = url.Values{"from_revision": {strconv.FormatUint(from, 10)}}
+	}
+	return c.lines(ctx, req, func(line []byte) error {
+		if len(line) == 0 {
+			return nil
+		}
+		var m struct {
+			Result json.RawMessage `json:"result"`
+		}
+		if e := streamError(req.method, req.path, line); e != nil {
+			return e
+		}
+		if err := json.Unmarshal(line, &m); err != nil {
+			return fmt.Errorf("GET %s: %w: %w", req.path, ErrAnswer, err)
+		}
+		out := &choralev1.WatchAdaptersResponse{}
+		if err := decode.Unmarshal(m.Result, out); err != nil {
+			return fmt.Errorf("GET %s: %w: %w", req.path, ErrAnswer, err)
+		}
+		return f(out)
+	})
+}
+
+// Unload removes an adapter, or a version of one ("name@3").
+func (c *Client) Unload(ctx context.Context, in *choralev1.UnloadAdapterRequest) (*choralev1.UnloadAdapterResponse, error) {
 	out := &choralev1.UnloadAdapterResponse{}
-	req := call{method: http.MethodDelete, path: adaptersPath + "/" + escape(name), admin: true}
-	if force {
-		req.query = url.Values{"force": {"true"}}
+	req := call{method: http.MethodDelete, path: adaptersPath + "/" + escape(in.GetName()), admin: true, query: url.Values{}}
+	if in.GetForce() {
+		req.query.Set("force", "true")
+	}
+	if d := in.GetDrainTimeout(); d != nil {
+		req.query.Set("drain_timeout", strconv.FormatFloat(d.AsDuration().Seconds(), 'f', -1, 64)+"s")
+	}
+	if in.GetAllowMissing() {
+		req.query.Set("allow_missing", "true")
+	}
+	for name, v := range map[string]string{"etag": in.GetEtag(), "request_id": in.GetRequestId()} {
+		if v != "" {
+			req.query.Set(name, v)
+		}
 	}
 	return out, c.message(ctx, req, nil, out)
 }

@@ -66,7 +66,7 @@ func (s *Server) Close(ctx context.Context) error {
 	var errs []error
 	for _, st := range States {
 		var missing *client.StatusError
-		if _, err := s.client.Unload(ctx, name(st), true); err != nil && !(errors.As(err, &missing) && missing.Status == 404) {
+		if _, err := s.client.Unload(ctx, &choralev1.UnloadAdapterRequest{Name: name(st), Force: true}); err != nil && !(errors.As(err, &missing) && missing.Status == 404) {
 			errs = append(errs, err)
 		}
 	}
@@ -237,6 +237,6 @@ func (s *Server) Forget(ctx context.Context, st State) error {
 	if st == Resident {
 		return nil
 	}
-	_, err := s.client.Unload(ctx, name(st), true)
+	_, err := s.client.Unload(ctx, &choralev1.UnloadAdapterRequest{Name: name(st), Force: true})
 	return err
 }

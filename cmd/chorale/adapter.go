@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/rivo/uniseg"
@@ -19,7 +17,12 @@ import (
 // adapterCmd is the administrator's surface.
 type adapterCmd struct {
 	List     adapterListCmd     `cmd:"" help:"List the adapters."`
+	Get      adapterGetCmd      `cmd:"" help:"Tell all of one adapter: its versions, where they are, what happened to it."`
 	Load     adapterLoadCmd     `cmd:"" help:"Load an adapter and wait until it can be used."`
+	Update   adapterUpdateCmd   `cmd:"" help:"Change an adapter's pin, owner and labels."`
+	Canary   adapterCanaryCmd   `cmd:"" help:"Give a version a share of an adapter's new requests."`
+	Rollback adapterRollbackCmd `cmd:"" help:"Let an earlier version answer again, or end a canary."`
+	Watch    adapterWatchCmd    `cmd:"" help:"Print the adapters' changes as they come."`
 	Unload   adapterUnloadCmd   `cmd:"" help:"Refuse new requests for an adapter, let running ones end, remove it."`
 	Validate adapterValidateCmd `cmd:"" help:"Tell whether an adapter could be loaded, and its cost; exit status 1 if not."`
 
@@ -45,6 +48,8 @@ func (f *jsonFlag) print(out io.Writer, m proto.Message) (done bool, err error) 
 }
 
 type adapterListCmd struct {
+	Owner string            `placeholder:"TENANT" help:"Only those of this owner."`
+	Label map[string]string `placeholder:"NAME=VALUE" help:"Only those with this label; may be repeated."`
 	clientFlags
 	jsonFlag
 }
@@ -56,7 +61,7 @@ func (a *adapterListCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer done()
-	list, err := c.Adapters(ctx)
+	list, err := c.AdaptersOf(ctx, a.Owner, a.Label)
 	if err != nil {
 		return explain(ctx, err)
 	}
@@ -73,7 +78,7 @@ func writeAdapters(out io.Writer, adapters []*choralev1.Adapter) error {
 		_, err := fmt.Fprintln(out, "no adapters; load one with: chorale adapter load NAME=PATH")
 		return err
 	}
-	rows := [][]string{{"NAME", "STATE", "RANK", "MODULES", "SIZE", "PINNED", "SOURCE", "DIGEST"}}
+	rows := [][]string{{"NAME", "VERSION", "STATE", "RANK", "MODULES", "SIZE", "PINNED", "SOURCE", "DIGEST"}}
 	var notes []string
 	for _, a := range adapters {
 		pinned := "no"
@@ -81,7 +86,7 @@ func writeAdapters(out io.Writer, adapters []*choralev1.Adapter) error {
 			pinned = "yes"
 		}
 		rows = append(rows, []string{
-			a.GetName(), stateText(a), fmt.Sprint(a.GetMaxRank()), modulesText(a.GetTargetModules()),
+			a.GetName(), versionText(a), stateText(a), fmt.Sprint(a.GetMaxRank()), modulesText(a.GetTargetModules()),
 			bytesText(a.GetSizeBytes()), pinned, a.GetSource(), shortDigest(a.GetDigest()),
 		})
 		if m := a.GetMessage(); m != "" {
@@ -94,7 +99,7 @@ func writeAdapters(out io.Writer, adapters []*choralev1.Adapter) error {
 		}
 	}
 	var b strings.Builder
-	writeTable(&b, rows, map[int]bool{2: true, 4: true})
+	writeTable(&b, rows, map[int]bool{3: true, 5: true})
 	if len(notes) > 0 {
 		b.WriteString("\n" + printable(strings.Join(notes, "\n")) + "\n")
 	}
@@ -102,10 +107,25 @@ func writeAdapters(out io.Writer, adapters []*choralev1.Adapter) error {
 	return err
 }
 
+// versionText is the version that answers, with the share of others.
+func versionText(a *choralev1.Adapter) string {
+	s := numberText(a.GetVersion())
+	for _, v := range a.GetVersions() {
+		if v.GetNumber() != a.GetVersion() && v.GetWeight() > 0 {
+			s += fmt.Sprintf(", %d: %d%%", v.GetNumber(), v.GetWeight())
+		}
+	}
+	return s
+}
+
 // stateText is the state, with the groups that hold the adapter when not all
 // do.
-func stateText(a *choralev1.Adapter) string {
-	s := strings.ToLower(strings.TrimPrefix(a.GetState().String(), "ADAPTER_STATE_"))
+func stateText(a interface {
+	GetState() choralev1.AdapterState
+	GetPlacements() []*choralev1.GroupPlacement
+},
+) string {
+	s := stateName(a.GetState())
 	loaded := 0
 	for _, p := range a.GetPlacements() {
 		if p.GetLoaded() {
@@ -116,6 +136,10 @@ func stateText(a *choralev1.Adapter) string {
 		s += fmt.Sprintf(" %d/%d", loaded, n)
 	}
 	return s
+}
+
+func stateName(s choralev1.AdapterState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "ADAPTER_STATE_"))
 }
 
 // usual are the seven linear modules of a decoder block.
@@ -172,162 +196,4 @@ func writeTable(b *strings.Builder, rows [][]string, right map[int]bool) {
 		}
 		b.WriteByte('\n')
 	}
-}
-
-type adapterLoadCmd struct {
-	Adapter string `arg:"" name:"NAME[=PATH]" help:"The adapter's name, and where it is: a folder, or ORG/NAME on a hub."`
-	Path    string `arg:"" optional:"" name:"PATH" help:"Where it is, for names that hold an equals sign."`
-	Pinned  bool   `help:"Never evict it from device memory."`
-	Replace bool   `help:"Put it in the place of another of that name; running requests keep the old one."`
-	clientFlags
-	jsonFlag
-}
-
-// names splits the arguments into name and source.
-func (a *adapterLoadCmd) names() (name, source string, err error) {
-	if a.Path != "" {
-		return a.Adapter, absolute(a.Path), nil
-	}
-	name, source, ok := strings.Cut(a.Adapter, "=")
-	if !ok || name == "" || source == "" {
-		return "", "", fmt.Errorf("want NAME=PATH or NAME PATH, got %q", a.Adapter)
-	}
-	return name, absolute(source), nil
-}
-
-// Run loads.
-func (a *adapterLoadCmd) Run(ctx context.Context) error {
-	name, source, err := a.names()
-	if err != nil {
-		return err
-	}
-	c, ctx, done, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	resp, err := c.Load(ctx, &choralev1.LoadAdapterRequest{Name: name, Source: source, Pinned: a.Pinned, Replace: a.Replace})
-	if err != nil {
-		return explain(ctx, err)
-	}
-	if done, err := a.print(os.Stdout, resp); done {
-		return err
-	}
-	return writeLoaded(os.Stdout, resp)
-}
-
-func writeLoaded(out io.Writer, resp *choralev1.LoadAdapterResponse) error {
-	ad := resp.GetAdapter()
-	line := fmt.Sprintf("%s: %s, rank %d on %s, %s, %s", ad.GetName(), stateText(ad), ad.GetMaxRank(),
-		modulesText(ad.GetTargetModules()), bytesText(ad.GetSizeBytes()), shortDigest(ad.GetDigest()))
-	if ev := resp.GetEvicted(); len(ev) > 0 {
-		line += "; pushed out: " + join(ev)
-	}
-	_, err := fmt.Fprintln(out, printable(line))
-	return err
-}
-
-// absolute makes a path that exists here absolute, for a server that runs
-// elsewhere in the file system. Others, ORG/NAME among them, stay.
-func absolute(path string) string {
-	if _, err := os.Stat(path); err != nil {
-		return path
-	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return path
-	}
-	return abs
-}
-
-type adapterUnloadCmd struct {
-	Name  string `arg:"" name:"NAME" help:"The adapter's name."`
-	Force bool   `help:"Abort its running requests instead of waiting for them."`
-	clientFlags
-	jsonFlag
-}
-
-// Run unloads.
-func (a *adapterUnloadCmd) Run(ctx context.Context) error {
-	c, ctx, done, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	resp, err := c.Unload(ctx, a.Name, a.Force)
-	if err != nil {
-		return explain(ctx, err)
-	}
-	if done, err := a.print(os.Stdout, resp); done {
-		return err
-	}
-	_, err = fmt.Fprintf(os.Stdout, "%s: unloaded\n", printable(a.Name))
-	return err
-}
-
-type adapterValidateCmd struct {
-	Path string `arg:"" name:"PATH" help:"A folder, or ORG/NAME on a hub."`
-	clientFlags
-	jsonFlag
-}
-
-// errInvalid ends the command with status 1 after the problems were printed.
-var errInvalid = errors.New("the adapter cannot be loaded")
-
-// Run validates.
-func (a *adapterValidateCmd) Run(ctx context.Context) error {
-	c, ctx, done, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	source := absolute(a.Path)
-	resp, err := c.Validate(ctx, source)
-	if err != nil {
-		return explain(ctx, err)
-	}
-	if done, err := a.print(os.Stdout, resp); err != nil {
-		return err
-	} else if !done {
-		if err := writeVerdict(os.Stdout, source, resp); err != nil {
-			return err
-		}
-	}
-	if !resp.GetValid() {
-		return errInvalid
-	}
-	return nil
-}
-
-func writeVerdict(out io.Writer, source string, v *choralev1.ValidateAdapterResponse) error {
-	var b strings.Builder
-	if v.GetValid() {
-		fmt.Fprintf(&b, "%s: valid\n", source)
-	} else {
-		fmt.Fprintf(&b, "%s: not valid\n", source)
-	}
-	for _, p := range v.GetProblems() {
-		fmt.Fprintf(&b, "  - %s\n", p)
-	}
-	field := func(name, value string) {
-		if value != "" && value != "0" {
-			fmt.Fprintf(&b, "  %-10s  %s\n", name, value)
-		}
-	}
-	field("rank", fmt.Sprint(v.GetMaxRank()))
-	field("modules", strings.Join(v.GetTargetModules(), ", "))
-	if n := len(v.GetModules()); n > 0 {
-		ranks := int64(0)
-		for _, m := range v.GetModules() {
-			ranks += int64(m.GetRank())
-		}
-		field("pairs", fmt.Sprintf("%d, sum of ranks %d", n, ranks))
-	}
-	if v.GetSizeBytes() > 0 {
-		field("weights", bytesText(v.GetSizeBytes()))
-	}
-	field("base model", v.GetBaseModel())
-	field("digest", v.GetDigest())
-	_, err := io.WriteString(out, printable(b.String()))
-	return err
 }

@@ -122,7 +122,8 @@ func TestWriteAdapters(t *testing.T) {
 	err := writeAdapters(&b, []*choralev1.Adapter{
 		{
 			Name: "json", State: choralev1.AdapterState_ADAPTER_STATE_LOADED, MaxRank: 16, TargetModules: []string{"q_proj", "v_proj"},
-			SizeBytes: 2 << 20, Pinned: true, Source: "/adapters/json", Digest: "sha256:0123456789abcdef0123",
+			SizeBytes: 2 << 20, Pinned: true, Source: "/adapters/json", Digest: "sha256:0123456789abcdef0123", Version: 3,
+			Versions: []*choralev1.AdapterVersion{{Number: 2}, {Number: 3, Weight: 90}, {Number: 4, Weight: 10}},
 		},
 		{
 			Name: "日本\x1b[1m", State: choralev1.AdapterState_ADAPTER_STATE_LOADING, MaxRank: 4, SizeBytes: 100,

@@ -110,6 +110,25 @@ func (f *Forwarder) UnloadAdapter(ctx context.Context, r *pb.UnloadAdapterReques
 	return resp, f.wait(ctx, resp.GetRevision())
 }
 
+// CanaryAdapter forwards and waits until the router gives requests their version.
+func (f *Forwarder) CanaryAdapter(ctx context.Context, r *pb.CanaryAdapterRequest) (*pb.CanaryAdapterResponse, error) {
+	resp, err := f.to.CanaryAdapter(with(ctx), r)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return resp, f.wait(ctx, resp.GetRevision())
+}
+
+// RollbackAdapter forwards and waits until the router gives requests their
+// version.
+func (f *Forwarder) RollbackAdapter(ctx context.Context, r *pb.RollbackAdapterRequest) (*pb.RollbackAdapterResponse, error) {
+	resp, err := f.to.RollbackAdapter(with(ctx), r)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return resp, f.wait(ctx, resp.GetRevision())
+}
+
 // GetAdapter forwards.
 func (f *Forwarder) GetAdapter(ctx context.Context, r *pb.GetAdapterRequest) (*pb.GetAdapterResponse, error) {
 	resp, err := f.to.GetAdapter(with(ctx), r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -27,10 +28,16 @@ const defaultPage = 1000
 
 // LoadAdapter implements AdapterService.
 func (s *Server) LoadAdapter(ctx context.Context, req *pb.LoadAdapterRequest) (*pb.LoadAdapterResponse, error) {
-	r, err := s.m.Load(ctx, adaptermgr.LoadRequest{
-		Name: req.GetName(), Source: req.GetSource(), Pinned: req.GetPinned(), Labels: req.GetLabels(),
-		MustBeNew: req.GetMustBeNew(), Replace: req.GetReplace(),
-	})
+	load := adaptermgr.LoadRequest{
+		Name: req.GetName(), Source: req.GetSource(), Pinned: req.GetPinned(), Labels: req.GetLabels(), Owner: req.GetOwner(),
+		MustBeNew: req.GetMustBeNew(), Replace: req.GetReplace(), Etag: req.GetEtag(), RequestID: req.GetRequestId(),
+		Digest: req.GetDigest(),
+	}
+	if req.Weight != nil {
+		w := int(req.GetWeight())
+		load.Weight = &w
+	}
+	r, err := s.m.Load(ctx, load)
 	if err != nil {
 		return nil, Status(err).Err()
 	}
@@ -39,11 +46,36 @@ func (s *Server) LoadAdapter(ctx context.Context, req *pb.LoadAdapterRequest) (*
 
 // UnloadAdapter implements AdapterService.
 func (s *Server) UnloadAdapter(ctx context.Context, req *pb.UnloadAdapterRequest) (*pb.UnloadAdapterResponse, error) {
-	r, err := s.m.Unload(ctx, req.GetName(), req.GetForce())
+	r, err := s.m.Unload(ctx, adaptermgr.UnloadRequest{
+		Name: req.GetName(), Force: req.GetForce(), DrainTimeout: req.GetDrainTimeout().AsDuration(),
+		AllowMissing: req.GetAllowMissing(), Etag: req.GetEtag(), RequestID: req.GetRequestId(),
+	})
 	if err != nil {
 		return nil, Status(err).Err()
 	}
 	return &pb.UnloadAdapterResponse{Adapter: adapterProto(r.Adapter), Revision: r.Revision}, nil
+}
+
+// CanaryAdapter implements AdapterService.
+func (s *Server) CanaryAdapter(ctx context.Context, req *pb.CanaryAdapterRequest) (*pb.CanaryAdapterResponse, error) {
+	r, err := s.m.Canary(ctx, adaptermgr.CanaryRequest{
+		Name: req.GetName(), Version: req.GetVersion(), Weight: int(req.GetWeight()), Etag: req.GetEtag(), RequestID: req.GetRequestId(),
+	})
+	if err != nil {
+		return nil, Status(err).Err()
+	}
+	return &pb.CanaryAdapterResponse{Adapter: adapterProto(r.Adapter), Revision: r.Revision, Evicted: r.Evicted}, nil
+}
+
+// RollbackAdapter implements AdapterService.
+func (s *Server) RollbackAdapter(ctx context.Context, req *pb.RollbackAdapterRequest) (*pb.RollbackAdapterResponse, error) {
+	r, err := s.m.Rollback(ctx, adaptermgr.RollbackRequest{
+		Name: req.GetName(), Version: req.GetVersion(), Etag: req.GetEtag(), RequestID: req.GetRequestId(),
+	})
+	if err != nil {
+		return nil, Status(err).Err()
+	}
+	return &pb.RollbackAdapterResponse{Adapter: adapterProto(r.Adapter), Revision: r.Revision, Evicted: r.Evicted}, nil
 }
 
 // GetAdapter implements AdapterService.
@@ -66,8 +98,8 @@ func (s *Server) ListAdapters(_ context.Context, req *pb.ListAdaptersRequest) (*
 	if size <= 0 {
 		size = defaultPage
 	}
-	adapters, more, revision := s.m.List(string(after), size)
-	resp := &pb.ListAdaptersResponse{Adapters: adapterProtos(adapters), Revision: revision}
+	adapters, more, revision := s.m.List(string(after), size, adaptermgr.Filter{Owner: req.GetOwner(), Labels: req.GetLabels()})
+	resp := &pb.ListAdaptersResponse{Adapters: briefProtos(adapters), Revision: revision}
 	if more {
 		resp.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(adapters[len(adapters)-1].Name))
 	}
@@ -76,7 +108,9 @@ func (s *Server) ListAdapters(_ context.Context, req *pb.ListAdaptersRequest) (*
 
 // UpdateAdapter implements AdapterService.
 func (s *Server) UpdateAdapter(ctx context.Context, req *pb.UpdateAdapterRequest) (*pb.UpdateAdapterResponse, error) {
-	r, err := s.m.Update(ctx, req.GetName(), req.Pinned, req.GetLabels())
+	r, err := s.m.Update(ctx, adaptermgr.UpdateRequest{
+		Name: req.GetName(), Pinned: req.Pinned, Owner: req.Owner, Labels: req.GetLabels(), Etag: req.GetEtag(), RequestID: req.GetRequestId(),
+	})
 	if err != nil {
 		return nil, Status(err).Err()
 	}
@@ -84,14 +118,15 @@ func (s *Server) UpdateAdapter(ctx context.Context, req *pb.UpdateAdapterRequest
 }
 
 // WatchAdapters implements AdapterService.
-func (s *Server) WatchAdapters(_ *pb.WatchAdaptersRequest, stream grpc.ServerStreamingServer[pb.WatchAdaptersResponse]) error {
+func (s *Server) WatchAdapters(req *pb.WatchAdaptersRequest, stream grpc.ServerStreamingServer[pb.WatchAdaptersResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	for c := range s.m.Watch(ctx) {
-		err := stream.Send(&pb.WatchAdaptersResponse{
-			Revision: c.Revision, Snapshot: c.Snapshot, Adapters: adapterProtos(c.Adapters), Removed: c.Removed,
-		})
-		if err != nil {
+	changes, err := s.m.Watch(ctx, req.GetFromRevision())
+	if err != nil {
+		return Status(err).Err()
+	}
+	for c := range changes {
+		if err := send(stream, c); err != nil {
 			return err
 		}
 	}
@@ -99,6 +134,37 @@ func (s *Server) WatchAdapters(_ *pb.WatchAdaptersRequest, stream grpc.ServerStr
 		return Status(err).Err()
 	}
 	return Status(adaptermgr.ErrClosed).Err()
+}
+
+// partAdapters is how many adapters of a snapshot go into one message: gRPC
+// clients take 4 MiB unless they ask for more.
+const partAdapters = 500
+
+// send sends a change, a large snapshot in parts.
+func send(stream grpc.ServerStreamingServer[pb.WatchAdaptersResponse], c adaptermgr.Change) error {
+	m := &pb.WatchAdaptersResponse{Revision: c.Revision, Snapshot: c.Snapshot, Removed: c.Removed}
+	list := c.Adapters
+	for c.Snapshot && len(list) > partAdapters {
+		m.Adapters, m.Partial, list = briefProtos(list[:partAdapters]), true, list[partAdapters:]
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+		m = &pb.WatchAdaptersResponse{Revision: c.Revision}
+	}
+	if m.Adapters = adapterProtos(list); c.Snapshot {
+		m.Adapters = briefProtos(list)
+	}
+	return stream.Send(m)
+}
+
+// briefProtos leaves the history out.
+func briefProtos(list []adaptermgr.Adapter) []*pb.Adapter {
+	out := make([]*pb.Adapter, len(list))
+	for i, a := range list {
+		a.History = nil
+		out[i] = adapterProto(a)
+	}
+	return out
 }
 
 // EnsureAdapters implements AdapterService.
@@ -122,7 +188,11 @@ func (s *Server) ValidateAdapter(ctx context.Context, req *pb.ValidateAdapterReq
 	}
 	resp := &pb.ValidateAdapterResponse{
 		Valid: len(r.Problems) == 0, Problems: r.Problems, Digest: r.Digest, MaxRank: int32(r.MaxRank),
-		TargetModules: r.TargetModules, SizeBytes: r.SizeBytes, BaseModel: r.BaseModel,
+		TargetModules: r.TargetModules, SizeBytes: r.SizeBytes, BaseModel: r.BaseModel, Ranks: int32s(r.Ranks), SumRanks: int64(r.SumRanks),
+		Cost: &pb.AdapterCost{
+			HostBytes: r.Cost.HostBytes, DeviceBytes: r.Cost.DeviceBytes, StepBytes: r.Cost.StepBytes,
+			StepMicroseconds: float64(r.Cost.StepTime) / float64(time.Microsecond),
+		},
 	}
 	for _, m := range r.Modules {
 		resp.Modules = append(resp.Modules, &pb.AdapterModule{Name: m.Name, Rank: int32(m.Rank), Scale: m.Scale})
@@ -152,15 +222,54 @@ func adapterProtos(list []adaptermgr.Adapter) []*pb.Adapter {
 
 func adapterProto(a adaptermgr.Adapter) *pb.Adapter {
 	p := &pb.Adapter{
-		Name: a.Name, Digest: a.Digest, State: pb.AdapterState(a.State), Message: a.Message, Source: a.Source,
+		Name: a.Name, Owner: a.Owner, Digest: a.Digest, State: pb.AdapterState(a.State), Message: a.Message, Source: a.Source,
 		Pinned: a.Pinned, Labels: a.Labels, MaxRank: int32(a.MaxRank), TargetModules: a.TargetModules,
-		SizeBytes: a.SizeBytes, Version: a.Version, BaseModel: a.BaseModel,
+		SizeBytes: a.SizeBytes, Version: a.Version, BaseModel: a.BaseModel, Etag: a.Etag,
+		Created: timestamp(a.Created), Updated: timestamp(a.Updated), LastUsed: timestamp(a.LastUsed), Placements: placementProtos(a.Placements),
 	}
-	if !a.Created.IsZero() {
-		p.Created, p.Updated = timestamppb.New(a.Created), timestamppb.New(a.Updated)
+	for i := range a.Versions {
+		p.Versions = append(p.Versions, versionProto(&a.Versions[i]))
 	}
-	for _, g := range a.Placements {
-		p.Placements = append(p.Placements, &pb.GroupPlacement{Worker: g.Worker, Loaded: g.Loaded, Error: g.Error})
+	if l := a.Loading; l != nil {
+		p.Loading = &pb.AdapterProgress{State: pb.AdapterState(l.State), Source: l.Source, BytesDone: l.Done, BytesTotal: l.Total}
+	}
+	for _, t := range a.History {
+		p.History = append(p.History, &pb.AdapterTransition{
+			Time: timestamp(t.At), State: pb.AdapterState(t.State), Version: t.Version, Reason: t.Reason,
+		})
 	}
 	return p
+}
+
+func versionProto(v *adaptermgr.Version) *pb.AdapterVersion {
+	return &pb.AdapterVersion{
+		Number: v.Number, Digest: v.Digest, State: pb.AdapterState(v.State), Message: v.Message, Source: v.Source, Labels: v.Labels,
+		Weight: int32(v.Weight), MaxRank: int32(v.MaxRank), Ranks: int32s(v.Ranks), SumRanks: int64(v.SumRanks),
+		TargetModules: v.TargetModules, SizeBytes: v.SizeBytes, BaseModel: v.BaseModel,
+		Created: timestamp(v.Created), LastUsed: timestamp(v.LastUsed), Placements: placementProtos(v.Placements),
+	}
+}
+
+func placementProtos(list []adaptermgr.Placement) []*pb.GroupPlacement {
+	out := make([]*pb.GroupPlacement, len(list))
+	for i, g := range list {
+		out[i] = &pb.GroupPlacement{Worker: g.Worker, Loaded: g.Loaded, Error: g.Error}
+	}
+	return out
+}
+
+// timestamp leaves out times that were never.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func int32s(list []int) []int32 {
+	out := make([]int32, len(list))
+	for i, v := range list {
+		out[i] = int32(v)
+	}
+	return out
 }

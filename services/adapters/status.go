@@ -3,6 +3,7 @@ package adapters
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -35,6 +36,13 @@ var table = []row{
 	{adaptermgr.ErrDisabled, codes.FailedPrecondition, "LORA_DISABLED", ""},
 	{adaptermgr.ErrDiskFull, codes.ResourceExhausted, "DISK_FULL", ""},
 	{adaptermgr.ErrReadOnly, codes.FailedPrecondition, "STORAGE_READ_ONLY", ""},
+	{adaptermgr.ErrVersionNotFound, codes.NotFound, "ADAPTER_VERSION_NOT_FOUND", ""},
+	{adaptermgr.ErrVersionInUse, codes.FailedPrecondition, "ADAPTER_VERSION_IN_USE", ""},
+	{adaptermgr.ErrNoEarlier, codes.FailedPrecondition, "NO_EARLIER_VERSION", ""},
+	{adaptermgr.ErrStale, codes.Aborted, "ADAPTER_CHANGED", ""},
+	{adaptermgr.ErrRequestID, codes.InvalidArgument, "REQUEST_ID_REUSED", "request_id"},
+	{adaptermgr.ErrWeight, codes.InvalidArgument, "INVALID_REQUEST", "weight"},
+	{adaptermgr.ErrCompacted, codes.OutOfRange, "REVISION_COMPACTED", "from_revision"},
 	{adaptermgr.ErrNotFound, codes.NotFound, "ADAPTER_NOT_FOUND", ""},
 	{adaptermgr.ErrExists, codes.AlreadyExists, "ADAPTER_ALREADY_LOADED", ""},
 	{adaptermgr.ErrName, codes.InvalidArgument, "INVALID_REQUEST", "name"},
@@ -49,6 +57,7 @@ var table = []row{
 	{adaptermgr.ErrRankTooLarge, codes.InvalidArgument, "ADAPTER_RANK_TOO_LARGE", "source"},
 	{adaptermgr.ErrUnsupported, codes.InvalidArgument, "ADAPTER_UNSUPPORTED", "source"},
 	{adaptermgr.ErrIncompatible, codes.InvalidArgument, "ADAPTER_INCOMPATIBLE", "source"},
+	{adaptermgr.ErrDigest, codes.InvalidArgument, "ADAPTER_CHECKSUM", "source"},
 	{adaptermgr.ErrTooLarge, codes.InvalidArgument, "ADAPTER_INVALID", "source"},
 	{adaptermgr.ErrInvalid, codes.InvalidArgument, "ADAPTER_INVALID", "source"},
 	{adaptermgr.ErrUnavailable, codes.Unavailable, "WORKER_UNAVAILABLE", ""},
@@ -77,7 +86,12 @@ func Status(err error) *status.Status {
 	}
 	// Foreign names may be any bytes, a proto string may not.
 	text := strings.ToValidUTF8(err.Error(), "\uFFFD")
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: r.reason, Domain: Domain}}
+	info := &errdetails.ErrorInfo{Reason: r.reason, Domain: Domain}
+	var compacted *adaptermgr.CompactedError
+	if errors.As(err, &compacted) {
+		info.Metadata = map[string]string{"list_revision": strconv.FormatUint(compacted.List, 10)}
+	}
+	details := []protoadapt.MessageV1{info}
 	var bad badField
 	if errors.As(err, &bad) {
 		r.field = bad.field

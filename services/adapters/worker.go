@@ -51,8 +51,8 @@ func (w *WorkerClient) Describe(ctx context.Context) (adaptermgr.WorkerInfo, err
 	info := adaptermgr.WorkerInfo{
 		Incarnation: d.GetIncarnation(), ModelDigest: d.GetModelDigest(), VocabSize: int(d.GetVocabSize()),
 		MaxLoRAsPerBatch: int(d.GetMaxLorasPerBatch()), MaxLoRARank: int(d.GetMaxLoraRank()), LoRAEnabled: d.GetLoraEnabled(),
-		MaxLoadedBytes: d.GetMaxLoadedLoraBytes(),
-		Modules:        make([]peft.Module, len(d.GetModules())),
+		MaxLoadedBytes: d.GetMaxLoadedLoraBytes(), ElementBytes: elementBytes(d.GetDtype()),
+		Modules: make([]peft.Module, len(d.GetModules())),
 	}
 	for i, m := range d.GetModules() {
 		kind, err := moduleKind(m.GetKind())
@@ -64,6 +64,17 @@ func (w *WorkerClient) Describe(ctx context.Context) (adaptermgr.WorkerInfo, err
 		}
 	}
 	return info, nil
+}
+
+// elementBytes is what a weight takes, 0 for a type that is not known.
+func elementBytes(dtype string) int {
+	switch dtype {
+	case "bfloat16":
+		return 2
+	case "float32":
+		return 4
+	}
+	return 0
 }
 
 func moduleKind(kind string) (peft.ModuleKind, error) {

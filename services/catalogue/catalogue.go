@@ -90,6 +90,9 @@ func (f *Follower) watch(ctx context.Context, to Setter, connected func()) error
 		for _, n := range m.GetRemoved() {
 			delete(now, n)
 		}
+		if m.GetPartial() {
+			continue // adapters of the parts to come are not gone
+		}
 		to.SetCatalogue(&router.Catalogue{Revision: m.GetRevision(), Adapters: now})
 	}
 }

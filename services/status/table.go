@@ -38,6 +38,11 @@ const (
 	ReasonSourceDenied       = "ADAPTER_SOURCE_DENIED"
 	ReasonSourceUnavailable  = "ADAPTER_SOURCE_UNAVAILABLE"
 	ReasonAdapterUnloaded    = "ADAPTER_UNLOADED"
+	ReasonVersionNotFound    = "ADAPTER_VERSION_NOT_FOUND"
+	ReasonVersionInUse       = "ADAPTER_VERSION_IN_USE"
+	ReasonNoEarlierVersion   = "NO_EARLIER_VERSION"
+	ReasonAdapterChanged     = "ADAPTER_CHANGED"
+	ReasonRevisionCompacted  = "REVISION_COMPACTED"
 	ReasonPinStarvation      = "PIN_STARVATION"
 	ReasonLoRADisabled       = "LORA_DISABLED"
 	ReasonTooManyAdapters    = "TOO_MANY_ADAPTERS"
@@ -120,6 +125,11 @@ var reasonHTTP = map[string]int{
 	ReasonSourceDenied:       http.StatusForbidden,
 	ReasonSourceUnavailable:  http.StatusServiceUnavailable,
 	ReasonAdapterUnloaded:    http.StatusConflict,
+	ReasonVersionNotFound:    http.StatusNotFound,
+	ReasonVersionInUse:       http.StatusConflict,
+	ReasonNoEarlierVersion:   http.StatusConflict,
+	ReasonAdapterChanged:     http.StatusConflict,
+	ReasonRevisionCompacted:  http.StatusGone,
 	ReasonPinStarvation:      http.StatusBadRequest,
 	ReasonDiskFull:           http.StatusInsufficientStorage,
 	ReasonReadOnly:           http.StatusInsufficientStorage,

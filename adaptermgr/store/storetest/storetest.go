@@ -26,6 +26,8 @@ func Run(t *testing.T, open func(dir string) (store.Store, error)) {
 		"Concurrent":   concurrent,
 		"AgainstModel": againstModel,
 		"ClosedStore":  closedStore,
+		"LastNumbers":  lastNumbers,
+		"Requests":     requests,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, open) })
 	}
@@ -56,10 +58,16 @@ func put(records ...store.Record) func(store.Tx) error {
 func Sample(name string) store.Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
 	return store.Record{
-		Schema: store.Schema, Name: name, State: store.StateLoaded, Message: "m", Digest: "sha256:ab",
-		ConfigBlob: "c", WeightsBlob: "w", Source: " as/given ", Pinned: true, Labels: map[string]string{"team": "ü"},
-		MaxRank: 64, TargetModules: []string{"k_proj", "q_proj"}, SizeBytes: 1 << 40, BaseModel: "base",
-		Version: 1 << 63, Created: at, Updated: at.Add(time.Hour), LastUsed: at.Add(2 * time.Hour),
+		Schema: store.Schema, Name: name, State: store.StateLive, Message: "m", Owner: "team", Source: "first", Pinned: true,
+		Labels: map[string]string{"team": "ü"}, Current: 1 << 62, Line: []uint64{1}, LastNumber: 1 << 63, Generation: 7,
+		Force: true, DrainTimeout: time.Minute, History: []store.Transition{{At: at, State: "READY", Version: 1, Reason: "r"}},
+		Created: at, Updated: at.Add(time.Hour),
+		Versions: []store.Version{{
+			Number: 1 << 62, Loaded: true, Weight: 10, Digest: "sha256:ab", ConfigBlob: "c", WeightsBlob: "w", Source: " as/given ",
+			Labels: map[string]string{"run": "7"}, MaxRank: 64, Ranks: []int{8, 64}, SumRanks: 99,
+			TargetModules: []string{"k_proj", "q_proj"}, SizeBytes: 1 << 40, BaseModel: "base",
+			Created: at, LastUsed: at.Add(2 * time.Hour),
+		}},
 	}
 }
 
@@ -169,7 +177,7 @@ func concurrent(t *testing.T, open func(string) (store.Store, error)) {
 			for i := range writes {
 				if _, err := s.Update(func(tx store.Tx) error {
 					r, _, err := tx.Get("counter")
-					r.Name, r.SizeBytes = "counter", r.SizeBytes+1
+					r.Name, r.Generation = "counter", r.Generation+1
 					return errors.Join(err, tx.Put(r), tx.Put(Sample(fmt.Sprint(w, i))))
 				}); err != nil {
 					t.Error(err)
@@ -193,8 +201,8 @@ func concurrent(t *testing.T, open func(string) (store.Store, error)) {
 	wg.Wait()
 	if err := s.View(func(tx store.Tx) error {
 		r, _, err := tx.Get("counter")
-		if r.SizeBytes != writers*writes {
-			t.Errorf("counter = %d", r.SizeBytes)
+		if r.Generation != writers*writes {
+			t.Errorf("counter = %d", r.Generation)
 		}
 		return err
 	}); err != nil {
@@ -225,7 +233,7 @@ func againstModel(t *testing.T, open func(string) (store.Store, error)) {
 						}
 						continue
 					}
-					r := store.Record{Schema: store.Schema, Name: name, SizeBytes: rapid.Int64().Draw(rt, "size")}
+					r := store.Record{Schema: store.Schema, Name: name, Generation: rapid.Uint64().Draw(rt, "generation")}
 					next[name] = r
 					if err := tx.Put(r); err != nil {
 						return err
@@ -282,5 +290,88 @@ func closedStore(t *testing.T, open func(string) (store.Store, error)) {
 	}
 	if err := s.View(func(store.Tx) error { return nil }); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("View: %v", err)
+	}
+}
+
+// lastNumbers: version numbers outlive their names.
+func lastNumbers(t *testing.T, open func(string) (store.Store, error)) {
+	dir := t.TempDir()
+	s := mustOpen(t, open, dir)
+	want := func(name string, n uint64) {
+		t.Helper()
+		if err := s.View(func(tx store.Tx) error {
+			got, err := tx.LastNumber(name)
+			if got != n {
+				t.Errorf("%q: %d, want %d", name, got, n)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	want("a", 0)
+	want("", 0)
+	if _, err := s.Update(put(store.Record{Name: "a", LastNumber: 3}, store.Record{Name: "b"})); err != nil {
+		t.Fatal(err)
+	}
+	want("a", 3)
+	if _, err := s.Update(func(tx store.Tx) error { return errors.Join(tx.Delete("a"), tx.Delete("b")) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, open, dir)
+	want("a", 3)
+	want("b", 0)
+}
+
+// requests: what has an id is remembered, over a restart, up to MaxRequests.
+func requests(t *testing.T, open func(string) (store.Store, error)) {
+	dir := t.TempDir()
+	s := mustOpen(t, open, dir)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := store.Request{ID: "r 1", Fingerprint: "f", Name: "a", Removed: true, At: at}
+	if _, err := s.Update(func(tx store.Tx) error { return tx.PutRequest(r) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []store.Request{r, {}} {
+		if _, err := s.Update(func(tx store.Tx) error { return tx.PutRequest(bad) }); err == nil {
+			t.Errorf("%+v was accepted", bad)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, open, dir)
+	get := func(id string) (got store.Request, ok bool) {
+		t.Helper()
+		err := s.View(func(tx store.Tx) (err error) {
+			got, ok, err = tx.Request(id)
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return got, ok
+	}
+	if got, ok := get("r 1"); !ok || got != r {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	if _, err := s.Update(func(tx store.Tx) error {
+		for i := range store.MaxRequests {
+			if err := tx.PutRequest(store.Request{ID: fmt.Sprint(i)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := get("r 1"); ok {
+		t.Error("the oldest is still there")
+	}
+	if _, ok := get("0"); !ok {
+		t.Error("the second oldest is not there")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -237,9 +238,22 @@ type Adapter struct {
 	Created    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created,proto3" json:"created,omitempty"`
 	Updated    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated,proto3" json:"updated,omitempty"`
 	Placements []*GroupPlacement      `protobuf:"bytes,13,rep,name=placements,proto3" json:"placements,omitempty"`
-	// Grows with each load under this name.
-	Version       uint64 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`
-	BaseModel     string `protobuf:"bytes,15,opt,name=base_model,json=baseModel,proto3" json:"base_model,omitempty"`
+	// Number of the current version, of which the fields here tell. Numbers begin
+	// at 1 and never come again under a name.
+	Version   uint64 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`
+	BaseModel string `protobuf:"bytes,15,opt,name=base_model,json=baseModel,proto3" json:"base_model,omitempty"`
+	// The tenant it belongs to, as it was given.
+	Owner    string                 `protobuf:"bytes,16,opt,name=owner,proto3" json:"owner,omitempty"`
+	LastUsed *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
+	// Changes with each change that a client makes; for the etag of requests.
+	Etag string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
+	// All versions that are stored, by number.
+	Versions []*AdapterVersion `protobuf:"bytes,19,rep,name=versions,proto3" json:"versions,omitempty"`
+	// A load of this name that runs.
+	Loading *AdapterProgress `protobuf:"bytes,20,opt,name=loading,proto3" json:"loading,omitempty"`
+	// The last changes of state, oldest first. Lists and the snapshots of watches
+	// leave it out.
+	History       []*AdapterTransition `protobuf:"bytes,21,rep,name=history,proto3" json:"history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -379,6 +393,360 @@ func (x *Adapter) GetBaseModel() string {
 	return ""
 }
 
+func (x *Adapter) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Adapter) GetLastUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsed
+	}
+	return nil
+}
+
+func (x *Adapter) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *Adapter) GetVersions() []*AdapterVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *Adapter) GetLoading() *AdapterProgress {
+	if x != nil {
+		return x.Loading
+	}
+	return nil
+}
+
+func (x *Adapter) GetHistory() []*AdapterTransition {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+// AdapterVersion is one content of a name; see Adapter for fields of the same
+// name.
+type AdapterVersion struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Number  uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Digest  string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	State   AdapterState           `protobuf:"varint,3,opt,name=state,proto3,enum=chorale.v1.AdapterState" json:"state,omitempty"`
+	Message string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Source  string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
+	// As given to the load that made it.
+	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Share of new requests in percent; the current version's is what others
+	// leave.
+	Weight  int32 `protobuf:"varint,7,opt,name=weight,proto3" json:"weight,omitempty"`
+	MaxRank int32 `protobuf:"varint,8,opt,name=max_rank,json=maxRank,proto3" json:"max_rank,omitempty"`
+	// The distinct ranks of its modules.
+	Ranks []int32 `protobuf:"varint,9,rep,packed,name=ranks,proto3" json:"ranks,omitempty"`
+	// Sum of the ranks of all modules, 0 if it was stored before that was counted.
+	SumRanks      int64                  `protobuf:"varint,10,opt,name=sum_ranks,json=sumRanks,proto3" json:"sum_ranks,omitempty"`
+	TargetModules []string               `protobuf:"bytes,11,rep,name=target_modules,json=targetModules,proto3" json:"target_modules,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,12,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	BaseModel     string                 `protobuf:"bytes,13,opt,name=base_model,json=baseModel,proto3" json:"base_model,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created,proto3" json:"created,omitempty"`
+	LastUsed      *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
+	Placements    []*GroupPlacement      `protobuf:"bytes,16,rep,name=placements,proto3" json:"placements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdapterVersion) Reset() {
+	*x = AdapterVersion{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterVersion) ProtoMessage() {}
+
+func (x *AdapterVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterVersion.ProtoReflect.Descriptor instead.
+func (*AdapterVersion) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AdapterVersion) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AdapterVersion) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *AdapterVersion) GetState() AdapterState {
+	if x != nil {
+		return x.State
+	}
+	return AdapterState_ADAPTER_STATE_UNSPECIFIED
+}
+
+func (x *AdapterVersion) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *AdapterVersion) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AdapterVersion) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *AdapterVersion) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *AdapterVersion) GetMaxRank() int32 {
+	if x != nil {
+		return x.MaxRank
+	}
+	return 0
+}
+
+func (x *AdapterVersion) GetRanks() []int32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+func (x *AdapterVersion) GetSumRanks() int64 {
+	if x != nil {
+		return x.SumRanks
+	}
+	return 0
+}
+
+func (x *AdapterVersion) GetTargetModules() []string {
+	if x != nil {
+		return x.TargetModules
+	}
+	return nil
+}
+
+func (x *AdapterVersion) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *AdapterVersion) GetBaseModel() string {
+	if x != nil {
+		return x.BaseModel
+	}
+	return ""
+}
+
+func (x *AdapterVersion) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *AdapterVersion) GetLastUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsed
+	}
+	return nil
+}
+
+func (x *AdapterVersion) GetPlacements() []*GroupPlacement {
+	if x != nil {
+		return x.Placements
+	}
+	return nil
+}
+
+// AdapterProgress is how far a load has come.
+type AdapterProgress struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	State  AdapterState           `protobuf:"varint,1,opt,name=state,proto3,enum=chorale.v1.AdapterState" json:"state,omitempty"`
+	Source string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	// Bytes fetched.
+	BytesDone int64 `protobuf:"varint,3,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	// -1 while it is not known.
+	BytesTotal    int64 `protobuf:"varint,4,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdapterProgress) Reset() {
+	*x = AdapterProgress{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterProgress) ProtoMessage() {}
+
+func (x *AdapterProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterProgress.ProtoReflect.Descriptor instead.
+func (*AdapterProgress) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AdapterProgress) GetState() AdapterState {
+	if x != nil {
+		return x.State
+	}
+	return AdapterState_ADAPTER_STATE_UNSPECIFIED
+}
+
+func (x *AdapterProgress) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AdapterProgress) GetBytesDone() int64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *AdapterProgress) GetBytesTotal() int64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+// AdapterTransition is a change of state.
+type AdapterTransition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	State AdapterState           `protobuf:"varint,2,opt,name=state,proto3,enum=chorale.v1.AdapterState" json:"state,omitempty"`
+	// The version, 0 for the name.
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdapterTransition) Reset() {
+	*x = AdapterTransition{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterTransition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterTransition) ProtoMessage() {}
+
+func (x *AdapterTransition) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterTransition.ProtoReflect.Descriptor instead.
+func (*AdapterTransition) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AdapterTransition) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AdapterTransition) GetState() AdapterState {
+	if x != nil {
+		return x.State
+	}
+	return AdapterState_ADAPTER_STATE_UNSPECIFIED
+}
+
+func (x *AdapterTransition) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *AdapterTransition) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // LoadAdapterRequest names an adapter and where it comes from.
 type LoadAdapterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -393,14 +761,27 @@ type LoadAdapterRequest struct {
 	MustBeNew bool `protobuf:"varint,5,opt,name=must_be_new,json=mustBeNew,proto3" json:"must_be_new,omitempty"`
 	// Put other content under a name that is taken; requests that run keep the
 	// old one.
-	Replace       bool `protobuf:"varint,6,opt,name=replace,proto3" json:"replace,omitempty"`
+	Replace bool `protobuf:"varint,6,opt,name=replace,proto3" json:"replace,omitempty"`
+	// Load it beside the current version and give it this share of new requests,
+	// in percent: 0 answers only those who name the version, 100 is replace.
+	Weight *int32 `protobuf:"varint,7,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
+	// The tenant it belongs to; empty: as it was.
+	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Refuse with ABORTED when the name was changed since this etag.
+	Etag string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Makes it safe to ask again: the same request with the same id is done once
+	// and answered the same (after a restart of the manager by what is so then);
+	// another request with it is refused.
+	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The digest that the content must have, "sha256:…"; empty: any.
+	Digest        string `protobuf:"bytes,11,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LoadAdapterRequest) Reset() {
 	*x = LoadAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[3]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +793,7 @@ func (x *LoadAdapterRequest) String() string {
 func (*LoadAdapterRequest) ProtoMessage() {}
 
 func (x *LoadAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[3]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +806,7 @@ func (x *LoadAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadAdapterRequest.ProtoReflect.Descriptor instead.
 func (*LoadAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{3}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LoadAdapterRequest) GetName() string {
@@ -470,6 +851,41 @@ func (x *LoadAdapterRequest) GetReplace() bool {
 	return false
 }
 
+func (x *LoadAdapterRequest) GetWeight() int32 {
+	if x != nil && x.Weight != nil {
+		return *x.Weight
+	}
+	return 0
+}
+
+func (x *LoadAdapterRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *LoadAdapterRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *LoadAdapterRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *LoadAdapterRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
 // LoadAdapterResponse tells what was loaded.
 type LoadAdapterResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -485,7 +901,7 @@ type LoadAdapterResponse struct {
 
 func (x *LoadAdapterResponse) Reset() {
 	*x = LoadAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[4]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +913,7 @@ func (x *LoadAdapterResponse) String() string {
 func (*LoadAdapterResponse) ProtoMessage() {}
 
 func (x *LoadAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[4]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +926,7 @@ func (x *LoadAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadAdapterResponse.ProtoReflect.Descriptor instead.
 func (*LoadAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{4}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LoadAdapterResponse) GetAdapter() *Adapter {
@@ -539,14 +955,21 @@ type UnloadAdapterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Abort running requests instead of waiting for them.
-	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// Abort those that have not ended in this time.
+	DrainTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=drain_timeout,json=drainTimeout,proto3" json:"drain_timeout,omitempty"`
+	// A name that is not there is no error.
+	AllowMissing bool `protobuf:"varint,4,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
+	// See LoadAdapterRequest.
+	Etag          string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnloadAdapterRequest) Reset() {
 	*x = UnloadAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[5]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +981,7 @@ func (x *UnloadAdapterRequest) String() string {
 func (*UnloadAdapterRequest) ProtoMessage() {}
 
 func (x *UnloadAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[5]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +994,7 @@ func (x *UnloadAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadAdapterRequest.ProtoReflect.Descriptor instead.
 func (*UnloadAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{5}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UnloadAdapterRequest) GetName() string {
@@ -588,6 +1011,34 @@ func (x *UnloadAdapterRequest) GetForce() bool {
 	return false
 }
 
+func (x *UnloadAdapterRequest) GetDrainTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.DrainTimeout
+	}
+	return nil
+}
+
+func (x *UnloadAdapterRequest) GetAllowMissing() bool {
+	if x != nil {
+		return x.AllowMissing
+	}
+	return false
+}
+
+func (x *UnloadAdapterRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *UnloadAdapterRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 // UnloadAdapterResponse tells the registry's revision after the change.
 type UnloadAdapterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -599,7 +1050,7 @@ type UnloadAdapterResponse struct {
 
 func (x *UnloadAdapterResponse) Reset() {
 	*x = UnloadAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[6]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +1062,7 @@ func (x *UnloadAdapterResponse) String() string {
 func (*UnloadAdapterResponse) ProtoMessage() {}
 
 func (x *UnloadAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[6]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +1075,7 @@ func (x *UnloadAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadAdapterResponse.ProtoReflect.Descriptor instead.
 func (*UnloadAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{6}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UnloadAdapterResponse) GetAdapter() *Adapter {
@@ -651,7 +1102,7 @@ type GetAdapterRequest struct {
 
 func (x *GetAdapterRequest) Reset() {
 	*x = GetAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[7]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +1114,7 @@ func (x *GetAdapterRequest) String() string {
 func (*GetAdapterRequest) ProtoMessage() {}
 
 func (x *GetAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[7]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +1127,7 @@ func (x *GetAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAdapterRequest.ProtoReflect.Descriptor instead.
 func (*GetAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{7}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetAdapterRequest) GetName() string {
@@ -696,7 +1147,7 @@ type GetAdapterResponse struct {
 
 func (x *GetAdapterResponse) Reset() {
 	*x = GetAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[8]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +1159,7 @@ func (x *GetAdapterResponse) String() string {
 func (*GetAdapterResponse) ProtoMessage() {}
 
 func (x *GetAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[8]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +1172,7 @@ func (x *GetAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAdapterResponse.ProtoReflect.Descriptor instead.
 func (*GetAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{8}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetAdapterResponse) GetAdapter() *Adapter {
@@ -737,14 +1188,18 @@ type ListAdaptersRequest struct {
 	// Most adapters to return, default 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only those of this owner.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Only those that have all these labels.
+	Labels        map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAdaptersRequest) Reset() {
 	*x = ListAdaptersRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[9]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +1211,7 @@ func (x *ListAdaptersRequest) String() string {
 func (*ListAdaptersRequest) ProtoMessage() {}
 
 func (x *ListAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[9]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +1224,7 @@ func (x *ListAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{9}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListAdaptersRequest) GetPageSize() int32 {
@@ -786,6 +1241,20 @@ func (x *ListAdaptersRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAdaptersRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListAdaptersRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
 // ListAdaptersResponse is a page of adapters, by name.
 type ListAdaptersResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -798,7 +1267,7 @@ type ListAdaptersResponse struct {
 
 func (x *ListAdaptersResponse) Reset() {
 	*x = ListAdaptersResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[10]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +1279,7 @@ func (x *ListAdaptersResponse) String() string {
 func (*ListAdaptersResponse) ProtoMessage() {}
 
 func (x *ListAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[10]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +1292,7 @@ func (x *ListAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{10}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListAdaptersResponse) GetAdapters() []*Adapter {
@@ -853,14 +1322,18 @@ type UpdateAdapterRequest struct {
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Pinned *bool                  `protobuf:"varint,2,opt,name=pinned,proto3,oneof" json:"pinned,omitempty"`
 	// Set labels; an empty value removes the label.
-	Labels        map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Owner  *string           `protobuf:"bytes,4,opt,name=owner,proto3,oneof" json:"owner,omitempty"`
+	// See LoadAdapterRequest.
+	Etag          string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateAdapterRequest) Reset() {
 	*x = UpdateAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[11]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1345,7 @@ func (x *UpdateAdapterRequest) String() string {
 func (*UpdateAdapterRequest) ProtoMessage() {}
 
 func (x *UpdateAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[11]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1358,7 @@ func (x *UpdateAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAdapterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{11}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateAdapterRequest) GetName() string {
@@ -909,6 +1382,27 @@ func (x *UpdateAdapterRequest) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *UpdateAdapterRequest) GetOwner() string {
+	if x != nil && x.Owner != nil {
+		return *x.Owner
+	}
+	return ""
+}
+
+func (x *UpdateAdapterRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *UpdateAdapterRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 // UpdateAdapterResponse tells its state after the change.
 type UpdateAdapterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -920,7 +1414,7 @@ type UpdateAdapterResponse struct {
 
 func (x *UpdateAdapterResponse) Reset() {
 	*x = UpdateAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[12]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +1426,7 @@ func (x *UpdateAdapterResponse) String() string {
 func (*UpdateAdapterResponse) ProtoMessage() {}
 
 func (x *UpdateAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[12]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1439,7 @@ func (x *UpdateAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAdapterResponse.ProtoReflect.Descriptor instead.
 func (*UpdateAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{12}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateAdapterResponse) GetAdapter() *Adapter {
@@ -962,16 +1456,294 @@ func (x *UpdateAdapterResponse) GetRevision() uint64 {
 	return 0
 }
 
+// CanaryAdapterRequest gives a version a share of new requests.
+type CanaryAdapterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// A version beside the current one.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Percent.
+	Weight int32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	// See LoadAdapterRequest.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanaryAdapterRequest) Reset() {
+	*x = CanaryAdapterRequest{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanaryAdapterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanaryAdapterRequest) ProtoMessage() {}
+
+func (x *CanaryAdapterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanaryAdapterRequest.ProtoReflect.Descriptor instead.
+func (*CanaryAdapterRequest) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CanaryAdapterRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CanaryAdapterRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CanaryAdapterRequest) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *CanaryAdapterRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *CanaryAdapterRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// CanaryAdapterResponse tells its state after the change.
+type CanaryAdapterResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Adapter  *Adapter               `protobuf:"bytes,1,opt,name=adapter,proto3" json:"adapter,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Names that max_loaded_loras pushed out.
+	Evicted       []string `protobuf:"bytes,3,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanaryAdapterResponse) Reset() {
+	*x = CanaryAdapterResponse{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanaryAdapterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanaryAdapterResponse) ProtoMessage() {}
+
+func (x *CanaryAdapterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanaryAdapterResponse.ProtoReflect.Descriptor instead.
+func (*CanaryAdapterResponse) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CanaryAdapterResponse) GetAdapter() *Adapter {
+	if x != nil {
+		return x.Adapter
+	}
+	return nil
+}
+
+func (x *CanaryAdapterResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *CanaryAdapterResponse) GetEvicted() []string {
+	if x != nil {
+		return x.Evicted
+	}
+	return nil
+}
+
+// RollbackAdapterRequest names what is to answer again.
+type RollbackAdapterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// 0: end the canaries if there are some, or else go to the version that was
+	// current before.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// See LoadAdapterRequest.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackAdapterRequest) Reset() {
+	*x = RollbackAdapterRequest{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackAdapterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackAdapterRequest) ProtoMessage() {}
+
+func (x *RollbackAdapterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackAdapterRequest.ProtoReflect.Descriptor instead.
+func (*RollbackAdapterRequest) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RollbackAdapterRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RollbackAdapterRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RollbackAdapterRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *RollbackAdapterRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RollbackAdapterResponse tells its state after the change.
+type RollbackAdapterResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Adapter  *Adapter               `protobuf:"bytes,1,opt,name=adapter,proto3" json:"adapter,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Names that max_loaded_loras pushed out.
+	Evicted       []string `protobuf:"bytes,3,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackAdapterResponse) Reset() {
+	*x = RollbackAdapterResponse{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackAdapterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackAdapterResponse) ProtoMessage() {}
+
+func (x *RollbackAdapterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackAdapterResponse.ProtoReflect.Descriptor instead.
+func (*RollbackAdapterResponse) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RollbackAdapterResponse) GetAdapter() *Adapter {
+	if x != nil {
+		return x.Adapter
+	}
+	return nil
+}
+
+func (x *RollbackAdapterResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RollbackAdapterResponse) GetEvicted() []string {
+	if x != nil {
+		return x.Evicted
+	}
+	return nil
+}
+
 // WatchAdaptersRequest asks for the catalogue and its changes.
 type WatchAdaptersRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Send no catalogue, but what has changed since this revision; 0: send it.
+	FromRevision  uint64 `protobuf:"varint,1,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchAdaptersRequest) Reset() {
 	*x = WatchAdaptersRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[13]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1755,7 @@ func (x *WatchAdaptersRequest) String() string {
 func (*WatchAdaptersRequest) ProtoMessage() {}
 
 func (x *WatchAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[13]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,25 +1768,36 @@ func (x *WatchAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*WatchAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{13}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{20}
 }
 
-// WatchAdaptersResponse is the whole catalogue (the first) or one change.
+func (x *WatchAdaptersRequest) GetFromRevision() uint64 {
+	if x != nil {
+		return x.FromRevision
+	}
+	return 0
+}
+
+// WatchAdaptersResponse is the whole catalogue (the first, unless the watch
+// goes on from a revision) or one change.
 type WatchAdaptersResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// True for the first message: adapters holds everything there is.
+	// True for the first message of a whole catalogue.
 	Snapshot bool       `protobuf:"varint,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Adapters []*Adapter `protobuf:"bytes,3,rep,name=adapters,proto3" json:"adapters,omitempty"`
 	// Names that are gone.
-	Removed       []string `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`
+	Removed []string `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`
+	// The snapshot goes on in the next message: a large catalogue comes in parts,
+	// of which the first says snapshot.
+	Partial       bool `protobuf:"varint,5,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchAdaptersResponse) Reset() {
 	*x = WatchAdaptersResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[14]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1809,7 @@ func (x *WatchAdaptersResponse) String() string {
 func (*WatchAdaptersResponse) ProtoMessage() {}
 
 func (x *WatchAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[14]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1822,7 @@ func (x *WatchAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*WatchAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{14}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchAdaptersResponse) GetRevision() uint64 {
@@ -1070,6 +1853,13 @@ func (x *WatchAdaptersResponse) GetRemoved() []string {
 	return nil
 }
 
+func (x *WatchAdaptersResponse) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
 // EnsureAdaptersRequest names the adapters that one request uses.
 type EnsureAdaptersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1083,7 +1873,7 @@ type EnsureAdaptersRequest struct {
 
 func (x *EnsureAdaptersRequest) Reset() {
 	*x = EnsureAdaptersRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1885,7 @@ func (x *EnsureAdaptersRequest) String() string {
 func (*EnsureAdaptersRequest) ProtoMessage() {}
 
 func (x *EnsureAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1898,7 @@ func (x *EnsureAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsureAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*EnsureAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{15}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EnsureAdaptersRequest) GetNames() []string {
@@ -1138,7 +1928,7 @@ type EnsureAdaptersResponse struct {
 
 func (x *EnsureAdaptersResponse) Reset() {
 	*x = EnsureAdaptersResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1940,7 @@ func (x *EnsureAdaptersResponse) String() string {
 func (*EnsureAdaptersResponse) ProtoMessage() {}
 
 func (x *EnsureAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1953,7 @@ func (x *EnsureAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsureAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*EnsureAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{16}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EnsureAdaptersResponse) GetAdapters() []*Adapter {
@@ -1197,7 +1987,7 @@ type ValidateAdapterRequest struct {
 
 func (x *ValidateAdapterRequest) Reset() {
 	*x = ValidateAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1999,7 @@ func (x *ValidateAdapterRequest) String() string {
 func (*ValidateAdapterRequest) ProtoMessage() {}
 
 func (x *ValidateAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +2012,7 @@ func (x *ValidateAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateAdapterRequest.ProtoReflect.Descriptor instead.
 func (*ValidateAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{17}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ValidateAdapterRequest) GetSource() string {
@@ -1244,13 +2034,17 @@ type ValidateAdapterResponse struct {
 	Modules       []*AdapterModule `protobuf:"bytes,6,rep,name=modules,proto3" json:"modules,omitempty"`
 	SizeBytes     int64            `protobuf:"varint,7,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	BaseModel     string           `protobuf:"bytes,8,opt,name=base_model,json=baseModel,proto3" json:"base_model,omitempty"`
+	// The distinct ranks of its modules, and the sum over all modules.
+	Ranks         []int32      `protobuf:"varint,9,rep,packed,name=ranks,proto3" json:"ranks,omitempty"`
+	SumRanks      int64        `protobuf:"varint,10,opt,name=sum_ranks,json=sumRanks,proto3" json:"sum_ranks,omitempty"`
+	Cost          *AdapterCost `protobuf:"bytes,11,opt,name=cost,proto3" json:"cost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ValidateAdapterResponse) Reset() {
 	*x = ValidateAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +2056,7 @@ func (x *ValidateAdapterResponse) String() string {
 func (*ValidateAdapterResponse) ProtoMessage() {}
 
 func (x *ValidateAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +2069,7 @@ func (x *ValidateAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateAdapterResponse.ProtoReflect.Descriptor instead.
 func (*ValidateAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{18}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ValidateAdapterResponse) GetValid() bool {
@@ -1334,12 +2128,107 @@ func (x *ValidateAdapterResponse) GetBaseModel() string {
 	return ""
 }
 
+func (x *ValidateAdapterResponse) GetRanks() []int32 {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+func (x *ValidateAdapterResponse) GetSumRanks() int64 {
+	if x != nil {
+		return x.SumRanks
+	}
+	return 0
+}
+
+func (x *ValidateAdapterResponse) GetCost() *AdapterCost {
+	if x != nil {
+		return x.Cost
+	}
+	return nil
+}
+
+// AdapterCost is what an adapter takes of a worker group.
+type AdapterCost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the group's own memory.
+	HostBytes int64 `protobuf:"varint,1,opt,name=host_bytes,json=hostBytes,proto3" json:"host_bytes,omitempty"`
+	// On the device, while it is resident there.
+	DeviceBytes int64 `protobuf:"varint,2,opt,name=device_bytes,json=deviceBytes,proto3" json:"device_bytes,omitempty"`
+	// Read in each step that has a row for it.
+	StepBytes int64 `protobuf:"varint,3,opt,name=step_bytes,json=stepBytes,proto3" json:"step_bytes,omitempty"`
+	// How long that takes at the bandwidth of the device's memory, in
+	// microseconds; 0 where no worker has told it.
+	StepMicroseconds float64 `protobuf:"fixed64,4,opt,name=step_microseconds,json=stepMicroseconds,proto3" json:"step_microseconds,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AdapterCost) Reset() {
+	*x = AdapterCost{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterCost) ProtoMessage() {}
+
+func (x *AdapterCost) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterCost.ProtoReflect.Descriptor instead.
+func (*AdapterCost) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AdapterCost) GetHostBytes() int64 {
+	if x != nil {
+		return x.HostBytes
+	}
+	return 0
+}
+
+func (x *AdapterCost) GetDeviceBytes() int64 {
+	if x != nil {
+		return x.DeviceBytes
+	}
+	return 0
+}
+
+func (x *AdapterCost) GetStepBytes() int64 {
+	if x != nil {
+		return x.StepBytes
+	}
+	return 0
+}
+
+func (x *AdapterCost) GetStepMicroseconds() float64 {
+	if x != nil {
+		return x.StepMicroseconds
+	}
+	return 0
+}
+
 var File_chorale_v1_adapters_proto protoreflect.FileDescriptor
 
 const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\n" +
 	"\x19chorale/v1/adapters.proto\x12\n" +
-	"chorale.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n" +
+	"chorale.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n" +
 	"\rAdapterModule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rank\x18\x02 \x01(\x05R\x04rank\x12\x14\n" +
@@ -1347,7 +2236,7 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\x0eGroupPlacement\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06loaded\x18\x02 \x01(\bR\x06loaded\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\xe5\x04\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xf0\x06\n" +
 	"\aAdapter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12.\n" +
@@ -1368,10 +2257,53 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"placements\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x1d\n" +
 	"\n" +
-	"base_model\x18\x0f \x01(\tR\tbaseModel\x1a9\n" +
+	"base_model\x18\x0f \x01(\tR\tbaseModel\x12\x14\n" +
+	"\x05owner\x18\x10 \x01(\tR\x05owner\x127\n" +
+	"\tlast_used\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12\x12\n" +
+	"\x04etag\x18\x12 \x01(\tR\x04etag\x126\n" +
+	"\bversions\x18\x13 \x03(\v2\x1a.chorale.v1.AdapterVersionR\bversions\x125\n" +
+	"\aloading\x18\x14 \x01(\v2\x1b.chorale.v1.AdapterProgressR\aloading\x127\n" +
+	"\ahistory\x18\x15 \x03(\v2\x1d.chorale.v1.AdapterTransitionR\ahistory\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x05\n" +
+	"\x0eAdapterVersion\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12.\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x18.chorale.v1.AdapterStateR\x05state\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12>\n" +
+	"\x06labels\x18\x06 \x03(\v2&.chorale.v1.AdapterVersion.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06weight\x18\a \x01(\x05R\x06weight\x12\x19\n" +
+	"\bmax_rank\x18\b \x01(\x05R\amaxRank\x12\x14\n" +
+	"\x05ranks\x18\t \x03(\x05R\x05ranks\x12\x1b\n" +
+	"\tsum_ranks\x18\n" +
+	" \x01(\x03R\bsumRanks\x12%\n" +
+	"\x0etarget_modules\x18\v \x03(\tR\rtargetModules\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\f \x01(\x03R\tsizeBytes\x12\x1d\n" +
+	"\n" +
+	"base_model\x18\r \x01(\tR\tbaseModel\x124\n" +
+	"\acreated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x127\n" +
+	"\tlast_used\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12:\n" +
+	"\n" +
+	"placements\x18\x10 \x03(\v2\x1a.chorale.v1.GroupPlacementR\n" +
+	"placements\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
+	"\x0fAdapterProgress\x12.\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x18.chorale.v1.AdapterStateR\x05state\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x03 \x01(\x03R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\x04 \x01(\x03R\n" +
+	"bytesTotal\"\xa5\x01\n" +
+	"\x11AdapterTransition\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12.\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x18.chorale.v1.AdapterStateR\x05state\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xe3\x03\n" +
 	"\x12LoadAdapterRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12\"\n" +
@@ -1380,50 +2312,96 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\x06pinned\x18\x03 \x01(\bR\x06pinned\x12B\n" +
 	"\x06labels\x18\x04 \x03(\v2*.chorale.v1.LoadAdapterRequest.LabelsEntryR\x06labels\x12\x1e\n" +
 	"\vmust_be_new\x18\x05 \x01(\bR\tmustBeNew\x12\x18\n" +
-	"\areplace\x18\x06 \x01(\bR\areplace\x1a9\n" +
+	"\areplace\x18\x06 \x01(\bR\areplace\x12&\n" +
+	"\x06weight\x18\a \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00H\x00R\x06weight\x88\x01\x01\x12\x1e\n" +
+	"\x05owner\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\x12\x1b\n" +
+	"\x04etag\x18\t \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12'\n" +
+	"\n" +
+	"request_id\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1f\n" +
+	"\x06digest\x18\v \x01(\tB\a\xbaH\x04r\x02\x18GR\x06digest\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
+	"\a_weight\"z\n" +
 	"\x13LoadAdapterResponse\x12-\n" +
 	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
-	"\aevicted\x18\x03 \x03(\tR\aevicted\"I\n" +
+	"\aevicted\x18\x03 \x03(\tR\aevicted\"\xfe\x01\n" +
 	"\x14UnloadAdapterRequest\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"b\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12H\n" +
+	"\rdrain_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\fdrainTimeout\x12#\n" +
+	"\rallow_missing\x18\x04 \x01(\bR\fallowMissing\x12\x1b\n" +
+	"\x04etag\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12'\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"b\n" +
 	"\x15UnloadAdapterResponse\x12-\n" +
 	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"0\n" +
 	"\x11GetAdapterRequest\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\"C\n" +
 	"\x12GetAdapterResponse\x12-\n" +
-	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\"]\n" +
+	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\"\xf3\x01\n" +
 	"\x13ListAdaptersRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x8b\x01\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12C\n" +
+	"\x06labels\x18\x04 \x03(\v2+.chorale.v1.ListAdaptersRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +
 	"\x14ListAdaptersResponse\x12/\n" +
 	"\badapters\x18\x01 \x03(\v2\x13.chorale.v1.AdapterR\badapters\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\xdc\x01\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\xd1\x02\n" +
 	"\x14UpdateAdapterRequest\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12\x1b\n" +
 	"\x06pinned\x18\x02 \x01(\bH\x00R\x06pinned\x88\x01\x01\x12D\n" +
-	"\x06labels\x18\x03 \x03(\v2,.chorale.v1.UpdateAdapterRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x03 \x03(\v2,.chorale.v1.UpdateAdapterRequest.LabelsEntryR\x06labels\x12#\n" +
+	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02H\x01R\x05owner\x88\x01\x01\x12\x1b\n" +
+	"\x04etag\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12'\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
-	"\a_pinned\"b\n" +
+	"\a_pinnedB\b\n" +
+	"\x06_owner\"b\n" +
 	"\x15UpdateAdapterResponse\x12-\n" +
 	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\x16\n" +
-	"\x14WatchAdaptersRequest\"\x9a\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xbf\x01\n" +
+	"\x14CanaryAdapterRequest\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12!\n" +
+	"\aversion\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\aversion\x12!\n" +
+	"\x06weight\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\x06weight\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12'\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"|\n" +
+	"\x15CanaryAdapterResponse\x12-\n" +
+	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\aevicted\x18\x03 \x03(\tR\aevicted\"\x95\x01\n" +
+	"\x16RollbackAdapterRequest\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1b\n" +
+	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12'\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"~\n" +
+	"\x17RollbackAdapterResponse\x12-\n" +
+	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\aevicted\x18\x03 \x03(\tR\aevicted\";\n" +
+	"\x14WatchAdaptersRequest\x12#\n" +
+	"\rfrom_revision\x18\x01 \x01(\x04R\ffromRevision\"\xb4\x01\n" +
 	"\x15WatchAdaptersResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\bR\bsnapshot\x12/\n" +
 	"\badapters\x18\x03 \x03(\v2\x13.chorale.v1.AdapterR\badapters\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"Y\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\x12\x18\n" +
+	"\apartial\x18\x05 \x01(\bR\apartial\"Y\n" +
 	"\x15EnsureAdaptersRequest\x12!\n" +
 	"\x05names\x18\x01 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\x05names\x12\x1d\n" +
 	"\n" +
@@ -1434,7 +2412,7 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\aevicted\x18\x03 \x03(\tR\aevicted\"<\n" +
 	"\x16ValidateAdapterRequest\x12\"\n" +
 	"\x06source\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06source\"\x98\x02\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06source\"\xf8\x02\n" +
 	"\x17ValidateAdapterResponse\x12\x14\n" +
 	"\x05valid\x18\x01 \x01(\bR\x05valid\x12\x1a\n" +
 	"\bproblems\x18\x02 \x03(\tR\bproblems\x12\x16\n" +
@@ -1445,7 +2423,18 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\a \x01(\x03R\tsizeBytes\x12\x1d\n" +
 	"\n" +
-	"base_model\x18\b \x01(\tR\tbaseModel*\x86\x02\n" +
+	"base_model\x18\b \x01(\tR\tbaseModel\x12\x14\n" +
+	"\x05ranks\x18\t \x03(\x05R\x05ranks\x12\x1b\n" +
+	"\tsum_ranks\x18\n" +
+	" \x01(\x03R\bsumRanks\x12+\n" +
+	"\x04cost\x18\v \x01(\v2\x17.chorale.v1.AdapterCostR\x04cost\"\x9b\x01\n" +
+	"\vAdapterCost\x12\x1d\n" +
+	"\n" +
+	"host_bytes\x18\x01 \x01(\x03R\thostBytes\x12!\n" +
+	"\fdevice_bytes\x18\x02 \x01(\x03R\vdeviceBytes\x12\x1d\n" +
+	"\n" +
+	"step_bytes\x18\x03 \x01(\x03R\tstepBytes\x12+\n" +
+	"\x11step_microseconds\x18\x04 \x01(\x01R\x10stepMicroseconds*\x86\x02\n" +
 	"\fAdapterState\x12\x1d\n" +
 	"\x19ADAPTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ADAPTER_STATE_FETCHING\x10\x01\x12\x1c\n" +
@@ -1455,15 +2444,17 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\x14ADAPTER_STATE_LOADED\x10\x05\x12\x1a\n" +
 	"\x16ADAPTER_STATE_DRAINING\x10\x06\x12\x19\n" +
 	"\x15ADAPTER_STATE_REMOVED\x10\a\x12\x18\n" +
-	"\x14ADAPTER_STATE_FAILED\x10\b2\x9e\a\n" +
+	"\x14ADAPTER_STATE_FAILED\x10\b2\xc7\t\n" +
 	"\x0eAdapterService\x12o\n" +
 	"\vLoadAdapter\x12\x1e.chorale.v1.LoadAdapterRequest\x1a\x1f.chorale.v1.LoadAdapterResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/chorale/v1/adapters\x12|\n" +
 	"\rUnloadAdapter\x12 .chorale.v1.UnloadAdapterRequest\x1a!.chorale.v1.UnloadAdapterResponse\"&\x82\xd3\xe4\x93\x02 *\x1e/chorale/v1/adapters/{name=**}\x12s\n" +
 	"\n" +
 	"GetAdapter\x12\x1d.chorale.v1.GetAdapterRequest\x1a\x1e.chorale.v1.GetAdapterResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/chorale/v1/adapters/{name=**}\x12o\n" +
 	"\fListAdapters\x12\x1f.chorale.v1.ListAdaptersRequest\x1a .chorale.v1.ListAdaptersResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/chorale/v1/adapters\x12\x7f\n" +
-	"\rUpdateAdapter\x12 .chorale.v1.UpdateAdapterRequest\x1a!.chorale.v1.UpdateAdapterResponse\")\x82\xd3\xe4\x93\x02#:\x01*2\x1e/chorale/v1/adapters/{name=**}\x12V\n" +
-	"\rWatchAdapters\x12 .chorale.v1.WatchAdaptersRequest\x1a!.chorale.v1.WatchAdaptersResponse0\x01\x12W\n" +
+	"\rUpdateAdapter\x12 .chorale.v1.UpdateAdapterRequest\x1a!.chorale.v1.UpdateAdapterResponse\")\x82\xd3\xe4\x93\x02#:\x01*2\x1e/chorale/v1/adapters/{name=**}\x12|\n" +
+	"\rCanaryAdapter\x12 .chorale.v1.CanaryAdapterRequest\x1a!.chorale.v1.CanaryAdapterResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/chorale/v1/adapters:canary\x12\x84\x01\n" +
+	"\x0fRollbackAdapter\x12\".chorale.v1.RollbackAdapterRequest\x1a#.chorale.v1.RollbackAdapterResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/chorale/v1/adapters:rollback\x12z\n" +
+	"\rWatchAdapters\x12 .chorale.v1.WatchAdaptersRequest\x1a!.chorale.v1.WatchAdaptersResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/chorale/v1/adapters:watch0\x01\x12W\n" +
 	"\x0eEnsureAdapters\x12!.chorale.v1.EnsureAdaptersRequest\x1a\".chorale.v1.EnsureAdaptersResponse\x12\x84\x01\n" +
 	"\x0fValidateAdapter\x12\".chorale.v1.ValidateAdapterRequest\x1a#.chorale.v1.ValidateAdapterResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/chorale/v1/adapters:validateB\x90\x01\n" +
 	"\x0ecom.chorale.v1B\rAdaptersProtoP\x01Z&chorale/proto/gen/chorale/v1;choralev1\xa2\x02\x03CXX\xaa\x02\n" +
@@ -1483,70 +2474,102 @@ func file_chorale_v1_adapters_proto_rawDescGZIP() []byte {
 }
 
 var file_chorale_v1_adapters_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chorale_v1_adapters_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_chorale_v1_adapters_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_chorale_v1_adapters_proto_goTypes = []any{
 	(AdapterState)(0),               // 0: chorale.v1.AdapterState
 	(*AdapterModule)(nil),           // 1: chorale.v1.AdapterModule
 	(*GroupPlacement)(nil),          // 2: chorale.v1.GroupPlacement
 	(*Adapter)(nil),                 // 3: chorale.v1.Adapter
-	(*LoadAdapterRequest)(nil),      // 4: chorale.v1.LoadAdapterRequest
-	(*LoadAdapterResponse)(nil),     // 5: chorale.v1.LoadAdapterResponse
-	(*UnloadAdapterRequest)(nil),    // 6: chorale.v1.UnloadAdapterRequest
-	(*UnloadAdapterResponse)(nil),   // 7: chorale.v1.UnloadAdapterResponse
-	(*GetAdapterRequest)(nil),       // 8: chorale.v1.GetAdapterRequest
-	(*GetAdapterResponse)(nil),      // 9: chorale.v1.GetAdapterResponse
-	(*ListAdaptersRequest)(nil),     // 10: chorale.v1.ListAdaptersRequest
-	(*ListAdaptersResponse)(nil),    // 11: chorale.v1.ListAdaptersResponse
-	(*UpdateAdapterRequest)(nil),    // 12: chorale.v1.UpdateAdapterRequest
-	(*UpdateAdapterResponse)(nil),   // 13: chorale.v1.UpdateAdapterResponse
-	(*WatchAdaptersRequest)(nil),    // 14: chorale.v1.WatchAdaptersRequest
-	(*WatchAdaptersResponse)(nil),   // 15: chorale.v1.WatchAdaptersResponse
-	(*EnsureAdaptersRequest)(nil),   // 16: chorale.v1.EnsureAdaptersRequest
-	(*EnsureAdaptersResponse)(nil),  // 17: chorale.v1.EnsureAdaptersResponse
-	(*ValidateAdapterRequest)(nil),  // 18: chorale.v1.ValidateAdapterRequest
-	(*ValidateAdapterResponse)(nil), // 19: chorale.v1.ValidateAdapterResponse
-	nil,                             // 20: chorale.v1.Adapter.LabelsEntry
-	nil,                             // 21: chorale.v1.LoadAdapterRequest.LabelsEntry
-	nil,                             // 22: chorale.v1.UpdateAdapterRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),   // 23: google.protobuf.Timestamp
+	(*AdapterVersion)(nil),          // 4: chorale.v1.AdapterVersion
+	(*AdapterProgress)(nil),         // 5: chorale.v1.AdapterProgress
+	(*AdapterTransition)(nil),       // 6: chorale.v1.AdapterTransition
+	(*LoadAdapterRequest)(nil),      // 7: chorale.v1.LoadAdapterRequest
+	(*LoadAdapterResponse)(nil),     // 8: chorale.v1.LoadAdapterResponse
+	(*UnloadAdapterRequest)(nil),    // 9: chorale.v1.UnloadAdapterRequest
+	(*UnloadAdapterResponse)(nil),   // 10: chorale.v1.UnloadAdapterResponse
+	(*GetAdapterRequest)(nil),       // 11: chorale.v1.GetAdapterRequest
+	(*GetAdapterResponse)(nil),      // 12: chorale.v1.GetAdapterResponse
+	(*ListAdaptersRequest)(nil),     // 13: chorale.v1.ListAdaptersRequest
+	(*ListAdaptersResponse)(nil),    // 14: chorale.v1.ListAdaptersResponse
+	(*UpdateAdapterRequest)(nil),    // 15: chorale.v1.UpdateAdapterRequest
+	(*UpdateAdapterResponse)(nil),   // 16: chorale.v1.UpdateAdapterResponse
+	(*CanaryAdapterRequest)(nil),    // 17: chorale.v1.CanaryAdapterRequest
+	(*CanaryAdapterResponse)(nil),   // 18: chorale.v1.CanaryAdapterResponse
+	(*RollbackAdapterRequest)(nil),  // 19: chorale.v1.RollbackAdapterRequest
+	(*RollbackAdapterResponse)(nil), // 20: chorale.v1.RollbackAdapterResponse
+	(*WatchAdaptersRequest)(nil),    // 21: chorale.v1.WatchAdaptersRequest
+	(*WatchAdaptersResponse)(nil),   // 22: chorale.v1.WatchAdaptersResponse
+	(*EnsureAdaptersRequest)(nil),   // 23: chorale.v1.EnsureAdaptersRequest
+	(*EnsureAdaptersResponse)(nil),  // 24: chorale.v1.EnsureAdaptersResponse
+	(*ValidateAdapterRequest)(nil),  // 25: chorale.v1.ValidateAdapterRequest
+	(*ValidateAdapterResponse)(nil), // 26: chorale.v1.ValidateAdapterResponse
+	(*AdapterCost)(nil),             // 27: chorale.v1.AdapterCost
+	nil,                             // 28: chorale.v1.Adapter.LabelsEntry
+	nil,                             // 29: chorale.v1.AdapterVersion.LabelsEntry
+	nil,                             // 30: chorale.v1.LoadAdapterRequest.LabelsEntry
+	nil,                             // 31: chorale.v1.ListAdaptersRequest.LabelsEntry
+	nil,                             // 32: chorale.v1.UpdateAdapterRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 34: google.protobuf.Duration
 }
 var file_chorale_v1_adapters_proto_depIdxs = []int32{
 	0,  // 0: chorale.v1.Adapter.state:type_name -> chorale.v1.AdapterState
-	20, // 1: chorale.v1.Adapter.labels:type_name -> chorale.v1.Adapter.LabelsEntry
-	23, // 2: chorale.v1.Adapter.created:type_name -> google.protobuf.Timestamp
-	23, // 3: chorale.v1.Adapter.updated:type_name -> google.protobuf.Timestamp
+	28, // 1: chorale.v1.Adapter.labels:type_name -> chorale.v1.Adapter.LabelsEntry
+	33, // 2: chorale.v1.Adapter.created:type_name -> google.protobuf.Timestamp
+	33, // 3: chorale.v1.Adapter.updated:type_name -> google.protobuf.Timestamp
 	2,  // 4: chorale.v1.Adapter.placements:type_name -> chorale.v1.GroupPlacement
-	21, // 5: chorale.v1.LoadAdapterRequest.labels:type_name -> chorale.v1.LoadAdapterRequest.LabelsEntry
-	3,  // 6: chorale.v1.LoadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	3,  // 7: chorale.v1.UnloadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	3,  // 8: chorale.v1.GetAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	3,  // 9: chorale.v1.ListAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
-	22, // 10: chorale.v1.UpdateAdapterRequest.labels:type_name -> chorale.v1.UpdateAdapterRequest.LabelsEntry
-	3,  // 11: chorale.v1.UpdateAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	3,  // 12: chorale.v1.WatchAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
-	3,  // 13: chorale.v1.EnsureAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
-	1,  // 14: chorale.v1.ValidateAdapterResponse.modules:type_name -> chorale.v1.AdapterModule
-	4,  // 15: chorale.v1.AdapterService.LoadAdapter:input_type -> chorale.v1.LoadAdapterRequest
-	6,  // 16: chorale.v1.AdapterService.UnloadAdapter:input_type -> chorale.v1.UnloadAdapterRequest
-	8,  // 17: chorale.v1.AdapterService.GetAdapter:input_type -> chorale.v1.GetAdapterRequest
-	10, // 18: chorale.v1.AdapterService.ListAdapters:input_type -> chorale.v1.ListAdaptersRequest
-	12, // 19: chorale.v1.AdapterService.UpdateAdapter:input_type -> chorale.v1.UpdateAdapterRequest
-	14, // 20: chorale.v1.AdapterService.WatchAdapters:input_type -> chorale.v1.WatchAdaptersRequest
-	16, // 21: chorale.v1.AdapterService.EnsureAdapters:input_type -> chorale.v1.EnsureAdaptersRequest
-	18, // 22: chorale.v1.AdapterService.ValidateAdapter:input_type -> chorale.v1.ValidateAdapterRequest
-	5,  // 23: chorale.v1.AdapterService.LoadAdapter:output_type -> chorale.v1.LoadAdapterResponse
-	7,  // 24: chorale.v1.AdapterService.UnloadAdapter:output_type -> chorale.v1.UnloadAdapterResponse
-	9,  // 25: chorale.v1.AdapterService.GetAdapter:output_type -> chorale.v1.GetAdapterResponse
-	11, // 26: chorale.v1.AdapterService.ListAdapters:output_type -> chorale.v1.ListAdaptersResponse
-	13, // 27: chorale.v1.AdapterService.UpdateAdapter:output_type -> chorale.v1.UpdateAdapterResponse
-	15, // 28: chorale.v1.AdapterService.WatchAdapters:output_type -> chorale.v1.WatchAdaptersResponse
-	17, // 29: chorale.v1.AdapterService.EnsureAdapters:output_type -> chorale.v1.EnsureAdaptersResponse
-	19, // 30: chorale.v1.AdapterService.ValidateAdapter:output_type -> chorale.v1.ValidateAdapterResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	33, // 5: chorale.v1.Adapter.last_used:type_name -> google.protobuf.Timestamp
+	4,  // 6: chorale.v1.Adapter.versions:type_name -> chorale.v1.AdapterVersion
+	5,  // 7: chorale.v1.Adapter.loading:type_name -> chorale.v1.AdapterProgress
+	6,  // 8: chorale.v1.Adapter.history:type_name -> chorale.v1.AdapterTransition
+	0,  // 9: chorale.v1.AdapterVersion.state:type_name -> chorale.v1.AdapterState
+	29, // 10: chorale.v1.AdapterVersion.labels:type_name -> chorale.v1.AdapterVersion.LabelsEntry
+	33, // 11: chorale.v1.AdapterVersion.created:type_name -> google.protobuf.Timestamp
+	33, // 12: chorale.v1.AdapterVersion.last_used:type_name -> google.protobuf.Timestamp
+	2,  // 13: chorale.v1.AdapterVersion.placements:type_name -> chorale.v1.GroupPlacement
+	0,  // 14: chorale.v1.AdapterProgress.state:type_name -> chorale.v1.AdapterState
+	33, // 15: chorale.v1.AdapterTransition.time:type_name -> google.protobuf.Timestamp
+	0,  // 16: chorale.v1.AdapterTransition.state:type_name -> chorale.v1.AdapterState
+	30, // 17: chorale.v1.LoadAdapterRequest.labels:type_name -> chorale.v1.LoadAdapterRequest.LabelsEntry
+	3,  // 18: chorale.v1.LoadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	34, // 19: chorale.v1.UnloadAdapterRequest.drain_timeout:type_name -> google.protobuf.Duration
+	3,  // 20: chorale.v1.UnloadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	3,  // 21: chorale.v1.GetAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	31, // 22: chorale.v1.ListAdaptersRequest.labels:type_name -> chorale.v1.ListAdaptersRequest.LabelsEntry
+	3,  // 23: chorale.v1.ListAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
+	32, // 24: chorale.v1.UpdateAdapterRequest.labels:type_name -> chorale.v1.UpdateAdapterRequest.LabelsEntry
+	3,  // 25: chorale.v1.UpdateAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	3,  // 26: chorale.v1.CanaryAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	3,  // 27: chorale.v1.RollbackAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	3,  // 28: chorale.v1.WatchAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
+	3,  // 29: chorale.v1.EnsureAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
+	1,  // 30: chorale.v1.ValidateAdapterResponse.modules:type_name -> chorale.v1.AdapterModule
+	27, // 31: chorale.v1.ValidateAdapterResponse.cost:type_name -> chorale.v1.AdapterCost
+	7,  // 32: chorale.v1.AdapterService.LoadAdapter:input_type -> chorale.v1.LoadAdapterRequest
+	9,  // 33: chorale.v1.AdapterService.UnloadAdapter:input_type -> chorale.v1.UnloadAdapterRequest
+	11, // 34: chorale.v1.AdapterService.GetAdapter:input_type -> chorale.v1.GetAdapterRequest
+	13, // 35: chorale.v1.AdapterService.ListAdapters:input_type -> chorale.v1.ListAdaptersRequest
+	15, // 36: chorale.v1.AdapterService.UpdateAdapter:input_type -> chorale.v1.UpdateAdapterRequest
+	17, // 37: chorale.v1.AdapterService.CanaryAdapter:input_type -> chorale.v1.CanaryAdapterRequest
+	19, // 38: chorale.v1.AdapterService.RollbackAdapter:input_type -> chorale.v1.RollbackAdapterRequest
+	21, // 39: chorale.v1.AdapterService.WatchAdapters:input_type -> chorale.v1.WatchAdaptersRequest
+	23, // 40: chorale.v1.AdapterService.EnsureAdapters:input_type -> chorale.v1.EnsureAdaptersRequest
+	25, // 41: chorale.v1.AdapterService.ValidateAdapter:input_type -> chorale.v1.ValidateAdapterRequest
+	8,  // 42: chorale.v1.AdapterService.LoadAdapter:output_type -> chorale.v1.LoadAdapterResponse
+	10, // 43: chorale.v1.AdapterService.UnloadAdapter:output_type -> chorale.v1.UnloadAdapterResponse
+	12, // 44: chorale.v1.AdapterService.GetAdapter:output_type -> chorale.v1.GetAdapterResponse
+	14, // 45: chorale.v1.AdapterService.ListAdapters:output_type -> chorale.v1.ListAdaptersResponse
+	16, // 46: chorale.v1.AdapterService.UpdateAdapter:output_type -> chorale.v1.UpdateAdapterResponse
+	18, // 47: chorale.v1.AdapterService.CanaryAdapter:output_type -> chorale.v1.CanaryAdapterResponse
+	20, // 48: chorale.v1.AdapterService.RollbackAdapter:output_type -> chorale.v1.RollbackAdapterResponse
+	22, // 49: chorale.v1.AdapterService.WatchAdapters:output_type -> chorale.v1.WatchAdaptersResponse
+	24, // 50: chorale.v1.AdapterService.EnsureAdapters:output_type -> chorale.v1.EnsureAdaptersResponse
+	26, // 51: chorale.v1.AdapterService.ValidateAdapter:output_type -> chorale.v1.ValidateAdapterResponse
+	42, // [42:52] is the sub-list for method output_type
+	32, // [32:42] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_adapters_proto_init() }
@@ -1554,14 +2577,15 @@ func file_chorale_v1_adapters_proto_init() {
 	if File_chorale_v1_adapters_proto != nil {
 		return
 	}
-	file_chorale_v1_adapters_proto_msgTypes[11].OneofWrappers = []any{}
+	file_chorale_v1_adapters_proto_msgTypes[6].OneofWrappers = []any{}
+	file_chorale_v1_adapters_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_adapters_proto_rawDesc), len(file_chorale_v1_adapters_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

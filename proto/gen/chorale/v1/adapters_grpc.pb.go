@@ -24,6 +24,8 @@ const (
 	AdapterService_GetAdapter_FullMethodName      = "/chorale.v1.AdapterService/GetAdapter"
 	AdapterService_ListAdapters_FullMethodName    = "/chorale.v1.AdapterService/ListAdapters"
 	AdapterService_UpdateAdapter_FullMethodName   = "/chorale.v1.AdapterService/UpdateAdapter"
+	AdapterService_CanaryAdapter_FullMethodName   = "/chorale.v1.AdapterService/CanaryAdapter"
+	AdapterService_RollbackAdapter_FullMethodName = "/chorale.v1.AdapterService/RollbackAdapter"
 	AdapterService_WatchAdapters_FullMethodName   = "/chorale.v1.AdapterService/WatchAdapters"
 	AdapterService_EnsureAdapters_FullMethodName  = "/chorale.v1.AdapterService/EnsureAdapters"
 	AdapterService_ValidateAdapter_FullMethodName = "/chorale.v1.AdapterService/ValidateAdapter"
@@ -39,18 +41,30 @@ type AdapterServiceClient interface {
 	// LoadAdapter fetches, validates, stores and pushes an adapter to all worker
 	// groups, and returns when it can be used. Loading the same content under
 	// the same name again is no error and changes nothing, unless must_be_new.
+	// Other content becomes the name's next version.
 	LoadAdapter(ctx context.Context, in *LoadAdapterRequest, opts ...grpc.CallOption) (*LoadAdapterResponse, error)
 	// UnloadAdapter refuses new requests for the name, lets running ones finish
-	// (or aborts them with force) and removes it from workers and registry.
+	// (or aborts them with force) and removes it, with all its versions, from
+	// workers and registry. A name with a version ("a@3") removes that version
+	// alone, which must not be the current one.
 	UnloadAdapter(ctx context.Context, in *UnloadAdapterRequest, opts ...grpc.CallOption) (*UnloadAdapterResponse, error)
 	// GetAdapter tells one adapter's state.
 	GetAdapter(ctx context.Context, in *GetAdapterRequest, opts ...grpc.CallOption) (*GetAdapterResponse, error)
 	// ListAdapters lists adapters by name.
 	ListAdapters(ctx context.Context, in *ListAdaptersRequest, opts ...grpc.CallOption) (*ListAdaptersResponse, error)
-	// UpdateAdapter changes pin and labels.
+	// UpdateAdapter changes pin, owner and labels.
 	UpdateAdapter(ctx context.Context, in *UpdateAdapterRequest, opts ...grpc.CallOption) (*UpdateAdapterResponse, error)
+	// CanaryAdapter gives a stored version a share of the name's new requests,
+	// beside the current version, which has the rest. Requests of one user key
+	// stay with one version. Weight 0 ends the canary, 100 makes it current.
+	CanaryAdapter(ctx context.Context, in *CanaryAdapterRequest, opts ...grpc.CallOption) (*CanaryAdapterResponse, error)
+	// RollbackAdapter lets an earlier version answer alone: new requests get it
+	// from one moment to the next, running ones keep theirs.
+	RollbackAdapter(ctx context.Context, in *RollbackAdapterRequest, opts ...grpc.CallOption) (*RollbackAdapterResponse, error)
 	// WatchAdapters sends the whole catalogue at once and then each change; the
-	// router lives by it.
+	// router lives by it. With from_revision it goes on where an earlier watch or
+	// list was; where changes since are not kept it fails with OUT_OF_RANGE, and
+	// its ErrorInfo tells the revision to list from ("list_revision").
 	WatchAdapters(ctx context.Context, in *WatchAdaptersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAdaptersResponse], error)
 	// EnsureAdapters marks names as used now and, unless touch_only, brings those
 	// that max_loaded_loras pushed out back to the workers, pushing out the least
@@ -120,6 +134,26 @@ func (c *adapterServiceClient) UpdateAdapter(ctx context.Context, in *UpdateAdap
 	return out, nil
 }
 
+func (c *adapterServiceClient) CanaryAdapter(ctx context.Context, in *CanaryAdapterRequest, opts ...grpc.CallOption) (*CanaryAdapterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CanaryAdapterResponse)
+	err := c.cc.Invoke(ctx, AdapterService_CanaryAdapter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adapterServiceClient) RollbackAdapter(ctx context.Context, in *RollbackAdapterRequest, opts ...grpc.CallOption) (*RollbackAdapterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RollbackAdapterResponse)
+	err := c.cc.Invoke(ctx, AdapterService_RollbackAdapter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adapterServiceClient) WatchAdapters(ctx context.Context, in *WatchAdaptersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAdaptersResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdapterService_ServiceDesc.Streams[0], AdapterService_WatchAdapters_FullMethodName, cOpts...)
@@ -169,18 +203,30 @@ type AdapterServiceServer interface {
 	// LoadAdapter fetches, validates, stores and pushes an adapter to all worker
 	// groups, and returns when it can be used. Loading the same content under
 	// the same name again is no error and changes nothing, unless must_be_new.
+	// Other content becomes the name's next version.
 	LoadAdapter(context.Context, *LoadAdapterRequest) (*LoadAdapterResponse, error)
 	// UnloadAdapter refuses new requests for the name, lets running ones finish
-	// (or aborts them with force) and removes it from workers and registry.
+	// (or aborts them with force) and removes it, with all its versions, from
+	// workers and registry. A name with a version ("a@3") removes that version
+	// alone, which must not be the current one.
 	UnloadAdapter(context.Context, *UnloadAdapterRequest) (*UnloadAdapterResponse, error)
 	// GetAdapter tells one adapter's state.
 	GetAdapter(context.Context, *GetAdapterRequest) (*GetAdapterResponse, error)
 	// ListAdapters lists adapters by name.
 	ListAdapters(context.Context, *ListAdaptersRequest) (*ListAdaptersResponse, error)
-	// UpdateAdapter changes pin and labels.
+	// UpdateAdapter changes pin, owner and labels.
 	UpdateAdapter(context.Context, *UpdateAdapterRequest) (*UpdateAdapterResponse, error)
+	// CanaryAdapter gives a stored version a share of the name's new requests,
+	// beside the current version, which has the rest. Requests of one user key
+	// stay with one version. Weight 0 ends the canary, 100 makes it current.
+	CanaryAdapter(context.Context, *CanaryAdapterRequest) (*CanaryAdapterResponse, error)
+	// RollbackAdapter lets an earlier version answer alone: new requests get it
+	// from one moment to the next, running ones keep theirs.
+	RollbackAdapter(context.Context, *RollbackAdapterRequest) (*RollbackAdapterResponse, error)
 	// WatchAdapters sends the whole catalogue at once and then each change; the
-	// router lives by it.
+	// router lives by it. With from_revision it goes on where an earlier watch or
+	// list was; where changes since are not kept it fails with OUT_OF_RANGE, and
+	// its ErrorInfo tells the revision to list from ("list_revision").
 	WatchAdapters(*WatchAdaptersRequest, grpc.ServerStreamingServer[WatchAdaptersResponse]) error
 	// EnsureAdapters marks names as used now and, unless touch_only, brings those
 	// that max_loaded_loras pushed out back to the workers, pushing out the least
@@ -214,6 +260,12 @@ func (UnimplementedAdapterServiceServer) ListAdapters(context.Context, *ListAdap
 }
 func (UnimplementedAdapterServiceServer) UpdateAdapter(context.Context, *UpdateAdapterRequest) (*UpdateAdapterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateAdapter not implemented")
+}
+func (UnimplementedAdapterServiceServer) CanaryAdapter(context.Context, *CanaryAdapterRequest) (*CanaryAdapterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CanaryAdapter not implemented")
+}
+func (UnimplementedAdapterServiceServer) RollbackAdapter(context.Context, *RollbackAdapterRequest) (*RollbackAdapterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollbackAdapter not implemented")
 }
 func (UnimplementedAdapterServiceServer) WatchAdapters(*WatchAdaptersRequest, grpc.ServerStreamingServer[WatchAdaptersResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchAdapters not implemented")
@@ -335,6 +387,42 @@ func _AdapterService_UpdateAdapter_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdapterService_CanaryAdapter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CanaryAdapterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdapterServiceServer).CanaryAdapter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdapterService_CanaryAdapter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdapterServiceServer).CanaryAdapter(ctx, req.(*CanaryAdapterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdapterService_RollbackAdapter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackAdapterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdapterServiceServer).RollbackAdapter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdapterService_RollbackAdapter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdapterServiceServer).RollbackAdapter(ctx, req.(*RollbackAdapterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdapterService_WatchAdapters_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchAdaptersRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -408,6 +496,14 @@ var AdapterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateAdapter",
 			Handler:    _AdapterService_UpdateAdapter_Handler,
+		},
+		{
+			MethodName: "CanaryAdapter",
+			Handler:    _AdapterService_CanaryAdapter_Handler,
+		},
+		{
+			MethodName: "RollbackAdapter",
+			Handler:    _AdapterService_RollbackAdapter_Handler,
 		},
 		{
 			MethodName: "EnsureAdapters",
