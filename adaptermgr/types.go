@@ -236,8 +236,11 @@ type Staged interface {
 
 // OpenBlobs opens a blob store for Options. Open the registry first: its lock
 // tells whether another process is at work in the data folder.
-func OpenBlobs(dir string) (Blobs, error) {
-	s, err := blob.Open(dir)
+func OpenBlobs(dir string) (Blobs, error) { return OpenBlobsWithin(dir, nil) }
+
+// OpenBlobsWithin is OpenBlobs with a quota for the bytes that are stored.
+func OpenBlobsWithin(dir string, q *blob.Quota) (Blobs, error) {
+	s, err := blob.OpenWithin(dir, q)
 	if err != nil {
 		return nil, classify(err)
 	}

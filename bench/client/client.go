@@ -80,6 +80,7 @@ type call struct {
 	method, path string
 	query        url.Values
 	body         []byte // nil for none
+	form         *form  // instead of body
 	admin        bool
 	accept       string
 }
@@ -96,6 +97,8 @@ func (c *Client) do(ctx context.Context, in call) (*http.Response, error) {
 	var body io.Reader
 	if in.body != nil {
 		body = bytes.NewReader(in.body)
+	} else if in.form != nil {
+		body = in.form.body
 	}
 	req, err := http.NewRequestWithContext(ctx, in.method, u.String(), body)
 	if err != nil {
@@ -103,6 +106,9 @@ func (c *Client) do(ctx context.Context, in call) (*http.Response, error) {
 	}
 	if in.body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	} else if in.form != nil {
+		req.Header.Set("Content-Type", in.form.contentType)
+		req.ContentLength = in.form.length
 	}
 	if in.accept != "" {
 		req.Header.Set("Accept", in.accept)

@@ -19,6 +19,7 @@ type adapterCmd struct {
 	List     adapterListCmd     `cmd:"" help:"List the adapters."`
 	Get      adapterGetCmd      `cmd:"" help:"Tell all of one adapter: its versions, where they are, what happened to it."`
 	Load     adapterLoadCmd     `cmd:"" help:"Load an adapter and wait until it can be used."`
+	Upload   adapterUploadCmd   `cmd:"" help:"Send an adapter's files, or an archive of them, and load it."`
 	Update   adapterUpdateCmd   `cmd:"" help:"Change an adapter's pin, owner and labels."`
 	Canary   adapterCanaryCmd   `cmd:"" help:"Give a version a share of an adapter's new requests."`
 	Rollback adapterRollbackCmd `cmd:"" help:"Let an earlier version answer again, or end a canary."`

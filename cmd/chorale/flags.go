@@ -82,6 +82,7 @@ type registryFlags struct {
 	LoraEvictionPolicy string   `group:"lora" default:"lru" enum:"lru" help:"Which adapter is pushed out."`
 	LoraReloadUnloaded bool     `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
 	DataDir            string   `group:"lora" placeholder:"DIR" help:"Registry and stored adapters (default: $XDG_DATA_HOME/chorale)."`
+	sourceFlags
 }
 
 // faceFlags are where clients come.

@@ -14,9 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"chorale/adaptermgr"
-	"chorale/adaptermgr/source"
 	"chorale/adaptermgr/store"
-	"chorale/internal/hub"
 	"chorale/internal/peft"
 	pb "chorale/proto/gen/chorale/v1"
 	"chorale/router"
@@ -69,19 +67,7 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 			r.registry.Close()
 		}
 	}()
-	blobs, err := adaptermgr.OpenBlobs(filepath.Join(dir, "blobs"))
-	if err != nil {
-		return nil, err
-	}
-	client, err := hub.FromEnv()
-	if err != nil {
-		return nil, err
-	}
-	so := source.Options{Roots: rf.AdapterRoot, Hub: client, Log: r.log}
-	for _, a := range r.initial {
-		so.Exact = append(so.Exact, a.Path)
-	}
-	src, err := source.New(so)
+	src, blobs, err := rf.openSources(dir, r.initial, r.log)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +93,9 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 	if r.server, err = rpc.NewServer(rpc.Options{Log: log, Keys: keys}); err != nil {
 		return nil, err
 	}
-	pb.RegisterAdapterServiceServer(r.server, adapters.NewServer(r.m))
+	admin := adapters.NewServer(r.m)
+	admin.AcceptUploads(src)
+	pb.RegisterAdapterServiceServer(r.server, admin)
 	return r, nil
 }
 

@@ -170,6 +170,7 @@ func dial(t *testing.T, register func(*grpc.Server)) *grpc.ClientConn {
 
 type fixture struct {
 	root   string
+	spool  string
 	worker *workerServer
 	group  *adapters.WorkerClient
 	c      pb.AdapterServiceClient
@@ -189,10 +190,8 @@ func setup(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := source.New(source.Options{Roots: []string{f.root}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.spool = filepath.Join(data, "incoming")
+	src := spooled(t, f.root, f.spool)
 	f.m, err = adaptermgr.New(adaptermgr.Options{
 		Registry: reg, Blobs: blobs, Source: src, Workers: []adaptermgr.Worker{f.group},
 		Limits: peft.Limits{MaxRank: 200_000}, MaxLoaded: 3, WorkerTimeout: 300 * time.Millisecond,
@@ -204,7 +203,9 @@ func setup(t *testing.T) *fixture {
 	done := make(chan error, 1)
 	go func() { done <- f.m.Run(ctx) }()
 	f.c = pb.NewAdapterServiceClient(dial(t, func(s *grpc.Server) {
-		pb.RegisterAdapterServiceServer(s, adapters.NewServer(f.m))
+		server := adapters.NewServer(f.m)
+		server.AcceptUploads(src)
+		pb.RegisterAdapterServiceServer(s, server)
 	}))
 	t.Cleanup(func() {
 		cancel()

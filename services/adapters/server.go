@@ -10,13 +10,15 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"chorale/adaptermgr"
+	"chorale/adaptermgr/source"
 	pb "chorale/proto/gen/chorale/v1"
 )
 
 // Server is AdapterService over a manager.
 type Server struct {
 	pb.UnimplementedAdapterServiceServer
-	m *adaptermgr.Manager
+	m       *adaptermgr.Manager
+	uploads source.Uploads // nil: none are taken
 }
 
 var _ pb.AdapterServiceServer = (*Server)(nil)

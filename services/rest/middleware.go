@@ -34,7 +34,7 @@ func (h *outer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.logRequest(rec, r, id, start)
 	defer h.recovered(rec, r, id)
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, h.o.MaxBody), ctl: rec.ctl, timeout: h.o.ReadTimeout}
+		r.Body = h.bounded(rec, w, r)
 	}
 	if err := plain(r); err != nil {
 		status.Write(rec, h.next.shapeOf(r.URL.Path), err)
@@ -50,6 +50,18 @@ func plain(r *http.Request) error {
 		return nil
 	}
 	return status.Invalid("body", "must be sent plain, not with Content-Encoding %q", enc)
+}
+
+// bounded limits a body's bytes and the time that it may take. Uploads may take
+// long as long as they move; the adapter manager bounds their bytes.
+func (h *outer) bounded(rec *recorder, w http.ResponseWriter, r *http.Request) io.ReadCloser {
+	b := &timedBody{ReadCloser: r.Body, ctl: rec.ctl, timeout: h.o.ReadTimeout}
+	if r.URL.Path == uploadPath {
+		b.each = true
+		return b
+	}
+	b.ReadCloser = http.MaxBytesReader(w, r.Body, h.o.MaxBody)
+	return b
 }
 
 func (h *outer) recovered(rec *recorder, r *http.Request, id string) {
@@ -153,12 +165,14 @@ type timedBody struct {
 	io.ReadCloser
 	ctl     *http.ResponseController
 	timeout time.Duration
-	begun   bool
+	// each gives every read the whole time.
+	each  bool
+	begun bool
 }
 
 // Read reads a piece of the body.
 func (b *timedBody) Read(p []byte) (int, error) {
-	if !b.begun {
+	if !b.begun || b.each {
 		b.begun = true
 		_ = b.ctl.SetReadDeadline(time.Now().Add(b.timeout))
 	}

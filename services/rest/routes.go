@@ -69,6 +69,10 @@ func routes(o *Options, d *face.Deps, native http.Handler) []route {
 
 		{nativePrefix, any4, auth.Inference, status.Native, native.ServeHTTP, ""},
 	}
+	if o.Adapters != nil {
+		up := &uploader{o.Adapters}
+		table = append(table, route{uploadPath, post, auth.Admin, status.Native, up.serve, "Load an adapter whose files are sent as multipart/form-data: name, pinned, labels, replace, must_be_new, digest, weight, owner, etag; then the files or one archive."})
+	}
 	if o.Metrics != nil {
 		table = append(table, route{"/metrics", get, auth.Open, status.OpenAI, o.Metrics.ServeHTTP, "Prometheus metrics."})
 	}

@@ -950,6 +950,281 @@ func (x *LoadAdapterResponse) GetEvicted() []string {
 	return nil
 }
 
+// UploadAdapterRequest is a piece of an upload; the first is the header.
+type UploadAdapterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*UploadAdapterRequest_Header
+	//	*UploadAdapterRequest_File
+	//	*UploadAdapterRequest_Data
+	Part          isUploadAdapterRequest_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadAdapterRequest) Reset() {
+	*x = UploadAdapterRequest{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadAdapterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadAdapterRequest) ProtoMessage() {}
+
+func (x *UploadAdapterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadAdapterRequest.ProtoReflect.Descriptor instead.
+func (*UploadAdapterRequest) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UploadAdapterRequest) GetPart() isUploadAdapterRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *UploadAdapterRequest) GetHeader() *UploadAdapterHeader {
+	if x != nil {
+		if x, ok := x.Part.(*UploadAdapterRequest_Header); ok {
+			return x.Header
+		}
+	}
+	return nil
+}
+
+func (x *UploadAdapterRequest) GetFile() string {
+	if x != nil {
+		if x, ok := x.Part.(*UploadAdapterRequest_File); ok {
+			return x.File
+		}
+	}
+	return ""
+}
+
+func (x *UploadAdapterRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*UploadAdapterRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isUploadAdapterRequest_Part interface {
+	isUploadAdapterRequest_Part()
+}
+
+type UploadAdapterRequest_Header struct {
+	Header *UploadAdapterHeader `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type UploadAdapterRequest_File struct {
+	// Begins a file: adapter_config.json, adapter_model.safetensors and perhaps
+	// added_tokens.json, or one .tar, .tar.gz, .tgz or .zip that holds them. Of a
+	// path the last part counts.
+	File string `protobuf:"bytes,2,opt,name=file,proto3,oneof"`
+}
+
+type UploadAdapterRequest_Data struct {
+	// The next bytes of the file begun last.
+	Data []byte `protobuf:"bytes,3,opt,name=data,proto3,oneof"`
+}
+
+func (*UploadAdapterRequest_Header) isUploadAdapterRequest_Part() {}
+
+func (*UploadAdapterRequest_File) isUploadAdapterRequest_Part() {}
+
+func (*UploadAdapterRequest_Data) isUploadAdapterRequest_Part() {}
+
+// UploadAdapterHeader says what to do with the files that follow; the fields
+// are those of LoadAdapterRequest.
+type UploadAdapterHeader struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Pinned    bool                   `protobuf:"varint,2,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	Labels    map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	MustBeNew bool                   `protobuf:"varint,4,opt,name=must_be_new,json=mustBeNew,proto3" json:"must_be_new,omitempty"`
+	Replace   bool                   `protobuf:"varint,5,opt,name=replace,proto3" json:"replace,omitempty"`
+	// The digest that the adapter must have, "sha256:…"; empty: any.
+	Digest        string `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	Weight        *int32 `protobuf:"varint,7,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
+	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Etag          string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadAdapterHeader) Reset() {
+	*x = UploadAdapterHeader{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadAdapterHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadAdapterHeader) ProtoMessage() {}
+
+func (x *UploadAdapterHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadAdapterHeader.ProtoReflect.Descriptor instead.
+func (*UploadAdapterHeader) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UploadAdapterHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UploadAdapterHeader) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *UploadAdapterHeader) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *UploadAdapterHeader) GetMustBeNew() bool {
+	if x != nil {
+		return x.MustBeNew
+	}
+	return false
+}
+
+func (x *UploadAdapterHeader) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+func (x *UploadAdapterHeader) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *UploadAdapterHeader) GetWeight() int32 {
+	if x != nil && x.Weight != nil {
+		return *x.Weight
+	}
+	return 0
+}
+
+func (x *UploadAdapterHeader) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *UploadAdapterHeader) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// UploadAdapterResponse tells what was loaded; see LoadAdapterResponse.
+type UploadAdapterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Adapter       *Adapter               `protobuf:"bytes,1,opt,name=adapter,proto3" json:"adapter,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Evicted       []string               `protobuf:"bytes,3,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadAdapterResponse) Reset() {
+	*x = UploadAdapterResponse{}
+	mi := &file_chorale_v1_adapters_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadAdapterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadAdapterResponse) ProtoMessage() {}
+
+func (x *UploadAdapterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_adapters_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadAdapterResponse.ProtoReflect.Descriptor instead.
+func (*UploadAdapterResponse) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *UploadAdapterResponse) GetAdapter() *Adapter {
+	if x != nil {
+		return x.Adapter
+	}
+	return nil
+}
+
+func (x *UploadAdapterResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *UploadAdapterResponse) GetEvicted() []string {
+	if x != nil {
+		return x.Evicted
+	}
+	return nil
+}
+
 // UnloadAdapterRequest names the adapter to remove.
 type UnloadAdapterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -969,7 +1244,7 @@ type UnloadAdapterRequest struct {
 
 func (x *UnloadAdapterRequest) Reset() {
 	*x = UnloadAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[8]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1256,7 @@ func (x *UnloadAdapterRequest) String() string {
 func (*UnloadAdapterRequest) ProtoMessage() {}
 
 func (x *UnloadAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[8]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1269,7 @@ func (x *UnloadAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadAdapterRequest.ProtoReflect.Descriptor instead.
 func (*UnloadAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{8}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UnloadAdapterRequest) GetName() string {
@@ -1050,7 +1325,7 @@ type UnloadAdapterResponse struct {
 
 func (x *UnloadAdapterResponse) Reset() {
 	*x = UnloadAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[9]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1337,7 @@ func (x *UnloadAdapterResponse) String() string {
 func (*UnloadAdapterResponse) ProtoMessage() {}
 
 func (x *UnloadAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[9]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1350,7 @@ func (x *UnloadAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadAdapterResponse.ProtoReflect.Descriptor instead.
 func (*UnloadAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{9}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UnloadAdapterResponse) GetAdapter() *Adapter {
@@ -1102,7 +1377,7 @@ type GetAdapterRequest struct {
 
 func (x *GetAdapterRequest) Reset() {
 	*x = GetAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[10]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1389,7 @@ func (x *GetAdapterRequest) String() string {
 func (*GetAdapterRequest) ProtoMessage() {}
 
 func (x *GetAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[10]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1402,7 @@ func (x *GetAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAdapterRequest.ProtoReflect.Descriptor instead.
 func (*GetAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{10}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetAdapterRequest) GetName() string {
@@ -1147,7 +1422,7 @@ type GetAdapterResponse struct {
 
 func (x *GetAdapterResponse) Reset() {
 	*x = GetAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[11]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1434,7 @@ func (x *GetAdapterResponse) String() string {
 func (*GetAdapterResponse) ProtoMessage() {}
 
 func (x *GetAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[11]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1447,7 @@ func (x *GetAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAdapterResponse.ProtoReflect.Descriptor instead.
 func (*GetAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{11}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetAdapterResponse) GetAdapter() *Adapter {
@@ -1199,7 +1474,7 @@ type ListAdaptersRequest struct {
 
 func (x *ListAdaptersRequest) Reset() {
 	*x = ListAdaptersRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[12]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1486,7 @@ func (x *ListAdaptersRequest) String() string {
 func (*ListAdaptersRequest) ProtoMessage() {}
 
 func (x *ListAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[12]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1499,7 @@ func (x *ListAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{12}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListAdaptersRequest) GetPageSize() int32 {
@@ -1267,7 +1542,7 @@ type ListAdaptersResponse struct {
 
 func (x *ListAdaptersResponse) Reset() {
 	*x = ListAdaptersResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[13]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1554,7 @@ func (x *ListAdaptersResponse) String() string {
 func (*ListAdaptersResponse) ProtoMessage() {}
 
 func (x *ListAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[13]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1567,7 @@ func (x *ListAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{13}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListAdaptersResponse) GetAdapters() []*Adapter {
@@ -1333,7 +1608,7 @@ type UpdateAdapterRequest struct {
 
 func (x *UpdateAdapterRequest) Reset() {
 	*x = UpdateAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[14]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1620,7 @@ func (x *UpdateAdapterRequest) String() string {
 func (*UpdateAdapterRequest) ProtoMessage() {}
 
 func (x *UpdateAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[14]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1633,7 @@ func (x *UpdateAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAdapterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{14}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateAdapterRequest) GetName() string {
@@ -1414,7 +1689,7 @@ type UpdateAdapterResponse struct {
 
 func (x *UpdateAdapterResponse) Reset() {
 	*x = UpdateAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1701,7 @@ func (x *UpdateAdapterResponse) String() string {
 func (*UpdateAdapterResponse) ProtoMessage() {}
 
 func (x *UpdateAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[15]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1714,7 @@ func (x *UpdateAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAdapterResponse.ProtoReflect.Descriptor instead.
 func (*UpdateAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{15}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateAdapterResponse) GetAdapter() *Adapter {
@@ -1473,7 +1748,7 @@ type CanaryAdapterRequest struct {
 
 func (x *CanaryAdapterRequest) Reset() {
 	*x = CanaryAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1760,7 @@ func (x *CanaryAdapterRequest) String() string {
 func (*CanaryAdapterRequest) ProtoMessage() {}
 
 func (x *CanaryAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[16]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1773,7 @@ func (x *CanaryAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryAdapterRequest.ProtoReflect.Descriptor instead.
 func (*CanaryAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{16}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CanaryAdapterRequest) GetName() string {
@@ -1549,7 +1824,7 @@ type CanaryAdapterResponse struct {
 
 func (x *CanaryAdapterResponse) Reset() {
 	*x = CanaryAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1836,7 @@ func (x *CanaryAdapterResponse) String() string {
 func (*CanaryAdapterResponse) ProtoMessage() {}
 
 func (x *CanaryAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[17]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1849,7 @@ func (x *CanaryAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryAdapterResponse.ProtoReflect.Descriptor instead.
 func (*CanaryAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{17}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CanaryAdapterResponse) GetAdapter() *Adapter {
@@ -1614,7 +1889,7 @@ type RollbackAdapterRequest struct {
 
 func (x *RollbackAdapterRequest) Reset() {
 	*x = RollbackAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1901,7 @@ func (x *RollbackAdapterRequest) String() string {
 func (*RollbackAdapterRequest) ProtoMessage() {}
 
 func (x *RollbackAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[18]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1914,7 @@ func (x *RollbackAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAdapterRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{18}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RollbackAdapterRequest) GetName() string {
@@ -1683,7 +1958,7 @@ type RollbackAdapterResponse struct {
 
 func (x *RollbackAdapterResponse) Reset() {
 	*x = RollbackAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[19]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1970,7 @@ func (x *RollbackAdapterResponse) String() string {
 func (*RollbackAdapterResponse) ProtoMessage() {}
 
 func (x *RollbackAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[19]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1983,7 @@ func (x *RollbackAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAdapterResponse.ProtoReflect.Descriptor instead.
 func (*RollbackAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{19}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RollbackAdapterResponse) GetAdapter() *Adapter {
@@ -1743,7 +2018,7 @@ type WatchAdaptersRequest struct {
 
 func (x *WatchAdaptersRequest) Reset() {
 	*x = WatchAdaptersRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[20]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2030,7 @@ func (x *WatchAdaptersRequest) String() string {
 func (*WatchAdaptersRequest) ProtoMessage() {}
 
 func (x *WatchAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[20]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2043,7 @@ func (x *WatchAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*WatchAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{20}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchAdaptersRequest) GetFromRevision() uint64 {
@@ -1797,7 +2072,7 @@ type WatchAdaptersResponse struct {
 
 func (x *WatchAdaptersResponse) Reset() {
 	*x = WatchAdaptersResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[21]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +2084,7 @@ func (x *WatchAdaptersResponse) String() string {
 func (*WatchAdaptersResponse) ProtoMessage() {}
 
 func (x *WatchAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[21]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2097,7 @@ func (x *WatchAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*WatchAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{21}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchAdaptersResponse) GetRevision() uint64 {
@@ -1873,7 +2148,7 @@ type EnsureAdaptersRequest struct {
 
 func (x *EnsureAdaptersRequest) Reset() {
 	*x = EnsureAdaptersRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[22]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2160,7 @@ func (x *EnsureAdaptersRequest) String() string {
 func (*EnsureAdaptersRequest) ProtoMessage() {}
 
 func (x *EnsureAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[22]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2173,7 @@ func (x *EnsureAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsureAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*EnsureAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{22}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EnsureAdaptersRequest) GetNames() []string {
@@ -1928,7 +2203,7 @@ type EnsureAdaptersResponse struct {
 
 func (x *EnsureAdaptersResponse) Reset() {
 	*x = EnsureAdaptersResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[23]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2215,7 @@ func (x *EnsureAdaptersResponse) String() string {
 func (*EnsureAdaptersResponse) ProtoMessage() {}
 
 func (x *EnsureAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[23]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2228,7 @@ func (x *EnsureAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsureAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*EnsureAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{23}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EnsureAdaptersResponse) GetAdapters() []*Adapter {
@@ -1987,7 +2262,7 @@ type ValidateAdapterRequest struct {
 
 func (x *ValidateAdapterRequest) Reset() {
 	*x = ValidateAdapterRequest{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[24]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2274,7 @@ func (x *ValidateAdapterRequest) String() string {
 func (*ValidateAdapterRequest) ProtoMessage() {}
 
 func (x *ValidateAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[24]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2287,7 @@ func (x *ValidateAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateAdapterRequest.ProtoReflect.Descriptor instead.
 func (*ValidateAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{24}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ValidateAdapterRequest) GetSource() string {
@@ -2044,7 +2319,7 @@ type ValidateAdapterResponse struct {
 
 func (x *ValidateAdapterResponse) Reset() {
 	*x = ValidateAdapterResponse{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[25]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2331,7 @@ func (x *ValidateAdapterResponse) String() string {
 func (*ValidateAdapterResponse) ProtoMessage() {}
 
 func (x *ValidateAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[25]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2344,7 @@ func (x *ValidateAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateAdapterResponse.ProtoReflect.Descriptor instead.
 func (*ValidateAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{25}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ValidateAdapterResponse) GetValid() bool {
@@ -2167,7 +2442,7 @@ type AdapterCost struct {
 
 func (x *AdapterCost) Reset() {
 	*x = AdapterCost{}
-	mi := &file_chorale_v1_adapters_proto_msgTypes[26]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2454,7 @@ func (x *AdapterCost) String() string {
 func (*AdapterCost) ProtoMessage() {}
 
 func (x *AdapterCost) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_adapters_proto_msgTypes[26]
+	mi := &file_chorale_v1_adapters_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2467,7 @@ func (x *AdapterCost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdapterCost.ProtoReflect.Descriptor instead.
 func (*AdapterCost) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{26}
+	return file_chorale_v1_adapters_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AdapterCost) GetHostBytes() int64 {
@@ -2327,6 +2602,32 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\x13LoadAdapterResponse\x12-\n" +
 	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\aevicted\x18\x03 \x03(\tR\aevicted\"\xa4\x01\n" +
+	"\x14UploadAdapterRequest\x129\n" +
+	"\x06header\x18\x01 \x01(\v2\x1f.chorale.v1.UploadAdapterHeaderH\x00R\x06header\x12 \n" +
+	"\x04file\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 H\x00R\x04file\x12 \n" +
+	"\x04data\x18\x03 \x01(\fB\n" +
+	"\xbaH\az\x05\x18\x80\x80\x80\x01H\x00R\x04dataB\r\n" +
+	"\x04part\x12\x05\xbaH\x02\b\x01\"\x98\x03\n" +
+	"\x13UploadAdapterHeader\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12\x16\n" +
+	"\x06pinned\x18\x02 \x01(\bR\x06pinned\x12C\n" +
+	"\x06labels\x18\x03 \x03(\v2+.chorale.v1.UploadAdapterHeader.LabelsEntryR\x06labels\x12\x1e\n" +
+	"\vmust_be_new\x18\x04 \x01(\bR\tmustBeNew\x12\x18\n" +
+	"\areplace\x18\x05 \x01(\bR\areplace\x12\x1f\n" +
+	"\x06digest\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18GR\x06digest\x12&\n" +
+	"\x06weight\x18\a \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00H\x00R\x06weight\x88\x01\x01\x12\x1e\n" +
+	"\x05owner\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\x12\x1b\n" +
+	"\x04etag\x18\t \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
+	"\a_weight\"|\n" +
+	"\x15UploadAdapterResponse\x12-\n" +
+	"\aadapter\x18\x01 \x01(\v2\x13.chorale.v1.AdapterR\aadapter\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
 	"\aevicted\x18\x03 \x03(\tR\aevicted\"\xfe\x01\n" +
 	"\x14UnloadAdapterRequest\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12\x14\n" +
@@ -2444,7 +2745,8 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\x14ADAPTER_STATE_LOADED\x10\x05\x12\x1a\n" +
 	"\x16ADAPTER_STATE_DRAINING\x10\x06\x12\x19\n" +
 	"\x15ADAPTER_STATE_REMOVED\x10\a\x12\x18\n" +
-	"\x14ADAPTER_STATE_FAILED\x10\b2\xc7\t\n" +
+	"\x14ADAPTER_STATE_FAILED\x10\b2\x9f\n" +
+	"\n" +
 	"\x0eAdapterService\x12o\n" +
 	"\vLoadAdapter\x12\x1e.chorale.v1.LoadAdapterRequest\x1a\x1f.chorale.v1.LoadAdapterResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/chorale/v1/adapters\x12|\n" +
 	"\rUnloadAdapter\x12 .chorale.v1.UnloadAdapterRequest\x1a!.chorale.v1.UnloadAdapterResponse\"&\x82\xd3\xe4\x93\x02 *\x1e/chorale/v1/adapters/{name=**}\x12s\n" +
@@ -2456,7 +2758,8 @@ const file_chorale_v1_adapters_proto_rawDesc = "" +
 	"\x0fRollbackAdapter\x12\".chorale.v1.RollbackAdapterRequest\x1a#.chorale.v1.RollbackAdapterResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/chorale/v1/adapters:rollback\x12z\n" +
 	"\rWatchAdapters\x12 .chorale.v1.WatchAdaptersRequest\x1a!.chorale.v1.WatchAdaptersResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/chorale/v1/adapters:watch0\x01\x12W\n" +
 	"\x0eEnsureAdapters\x12!.chorale.v1.EnsureAdaptersRequest\x1a\".chorale.v1.EnsureAdaptersResponse\x12\x84\x01\n" +
-	"\x0fValidateAdapter\x12\".chorale.v1.ValidateAdapterRequest\x1a#.chorale.v1.ValidateAdapterResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/chorale/v1/adapters:validateB\x90\x01\n" +
+	"\x0fValidateAdapter\x12\".chorale.v1.ValidateAdapterRequest\x1a#.chorale.v1.ValidateAdapterResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/chorale/v1/adapters:validate\x12V\n" +
+	"\rUploadAdapter\x12 .chorale.v1.UploadAdapterRequest\x1a!.chorale.v1.UploadAdapterResponse(\x01B\x90\x01\n" +
 	"\x0ecom.chorale.v1B\rAdaptersProtoP\x01Z&chorale/proto/gen/chorale/v1;choralev1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Chorale.V1\xca\x02\n" +
 	"Chorale\\V1\xe2\x02\x16Chorale\\V1\\GPBMetadata\xea\x02\vChorale::V1b\x06proto3"
@@ -2474,7 +2777,7 @@ func file_chorale_v1_adapters_proto_rawDescGZIP() []byte {
 }
 
 var file_chorale_v1_adapters_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chorale_v1_adapters_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_chorale_v1_adapters_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_chorale_v1_adapters_proto_goTypes = []any{
 	(AdapterState)(0),               // 0: chorale.v1.AdapterState
 	(*AdapterModule)(nil),           // 1: chorale.v1.AdapterModule
@@ -2485,91 +2788,100 @@ var file_chorale_v1_adapters_proto_goTypes = []any{
 	(*AdapterTransition)(nil),       // 6: chorale.v1.AdapterTransition
 	(*LoadAdapterRequest)(nil),      // 7: chorale.v1.LoadAdapterRequest
 	(*LoadAdapterResponse)(nil),     // 8: chorale.v1.LoadAdapterResponse
-	(*UnloadAdapterRequest)(nil),    // 9: chorale.v1.UnloadAdapterRequest
-	(*UnloadAdapterResponse)(nil),   // 10: chorale.v1.UnloadAdapterResponse
-	(*GetAdapterRequest)(nil),       // 11: chorale.v1.GetAdapterRequest
-	(*GetAdapterResponse)(nil),      // 12: chorale.v1.GetAdapterResponse
-	(*ListAdaptersRequest)(nil),     // 13: chorale.v1.ListAdaptersRequest
-	(*ListAdaptersResponse)(nil),    // 14: chorale.v1.ListAdaptersResponse
-	(*UpdateAdapterRequest)(nil),    // 15: chorale.v1.UpdateAdapterRequest
-	(*UpdateAdapterResponse)(nil),   // 16: chorale.v1.UpdateAdapterResponse
-	(*CanaryAdapterRequest)(nil),    // 17: chorale.v1.CanaryAdapterRequest
-	(*CanaryAdapterResponse)(nil),   // 18: chorale.v1.CanaryAdapterResponse
-	(*RollbackAdapterRequest)(nil),  // 19: chorale.v1.RollbackAdapterRequest
-	(*RollbackAdapterResponse)(nil), // 20: chorale.v1.RollbackAdapterResponse
-	(*WatchAdaptersRequest)(nil),    // 21: chorale.v1.WatchAdaptersRequest
-	(*WatchAdaptersResponse)(nil),   // 22: chorale.v1.WatchAdaptersResponse
-	(*EnsureAdaptersRequest)(nil),   // 23: chorale.v1.EnsureAdaptersRequest
-	(*EnsureAdaptersResponse)(nil),  // 24: chorale.v1.EnsureAdaptersResponse
-	(*ValidateAdapterRequest)(nil),  // 25: chorale.v1.ValidateAdapterRequest
-	(*ValidateAdapterResponse)(nil), // 26: chorale.v1.ValidateAdapterResponse
-	(*AdapterCost)(nil),             // 27: chorale.v1.AdapterCost
-	nil,                             // 28: chorale.v1.Adapter.LabelsEntry
-	nil,                             // 29: chorale.v1.AdapterVersion.LabelsEntry
-	nil,                             // 30: chorale.v1.LoadAdapterRequest.LabelsEntry
-	nil,                             // 31: chorale.v1.ListAdaptersRequest.LabelsEntry
-	nil,                             // 32: chorale.v1.UpdateAdapterRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 34: google.protobuf.Duration
+	(*UploadAdapterRequest)(nil),    // 9: chorale.v1.UploadAdapterRequest
+	(*UploadAdapterHeader)(nil),     // 10: chorale.v1.UploadAdapterHeader
+	(*UploadAdapterResponse)(nil),   // 11: chorale.v1.UploadAdapterResponse
+	(*UnloadAdapterRequest)(nil),    // 12: chorale.v1.UnloadAdapterRequest
+	(*UnloadAdapterResponse)(nil),   // 13: chorale.v1.UnloadAdapterResponse
+	(*GetAdapterRequest)(nil),       // 14: chorale.v1.GetAdapterRequest
+	(*GetAdapterResponse)(nil),      // 15: chorale.v1.GetAdapterResponse
+	(*ListAdaptersRequest)(nil),     // 16: chorale.v1.ListAdaptersRequest
+	(*ListAdaptersResponse)(nil),    // 17: chorale.v1.ListAdaptersResponse
+	(*UpdateAdapterRequest)(nil),    // 18: chorale.v1.UpdateAdapterRequest
+	(*UpdateAdapterResponse)(nil),   // 19: chorale.v1.UpdateAdapterResponse
+	(*CanaryAdapterRequest)(nil),    // 20: chorale.v1.CanaryAdapterRequest
+	(*CanaryAdapterResponse)(nil),   // 21: chorale.v1.CanaryAdapterResponse
+	(*RollbackAdapterRequest)(nil),  // 22: chorale.v1.RollbackAdapterRequest
+	(*RollbackAdapterResponse)(nil), // 23: chorale.v1.RollbackAdapterResponse
+	(*WatchAdaptersRequest)(nil),    // 24: chorale.v1.WatchAdaptersRequest
+	(*WatchAdaptersResponse)(nil),   // 25: chorale.v1.WatchAdaptersResponse
+	(*EnsureAdaptersRequest)(nil),   // 26: chorale.v1.EnsureAdaptersRequest
+	(*EnsureAdaptersResponse)(nil),  // 27: chorale.v1.EnsureAdaptersResponse
+	(*ValidateAdapterRequest)(nil),  // 28: chorale.v1.ValidateAdapterRequest
+	(*ValidateAdapterResponse)(nil), // 29: chorale.v1.ValidateAdapterResponse
+	(*AdapterCost)(nil),             // 30: chorale.v1.AdapterCost
+	nil,                             // 31: chorale.v1.Adapter.LabelsEntry
+	nil,                             // 32: chorale.v1.AdapterVersion.LabelsEntry
+	nil,                             // 33: chorale.v1.LoadAdapterRequest.LabelsEntry
+	nil,                             // 34: chorale.v1.UploadAdapterHeader.LabelsEntry
+	nil,                             // 35: chorale.v1.ListAdaptersRequest.LabelsEntry
+	nil,                             // 36: chorale.v1.UpdateAdapterRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 38: google.protobuf.Duration
 }
 var file_chorale_v1_adapters_proto_depIdxs = []int32{
 	0,  // 0: chorale.v1.Adapter.state:type_name -> chorale.v1.AdapterState
-	28, // 1: chorale.v1.Adapter.labels:type_name -> chorale.v1.Adapter.LabelsEntry
-	33, // 2: chorale.v1.Adapter.created:type_name -> google.protobuf.Timestamp
-	33, // 3: chorale.v1.Adapter.updated:type_name -> google.protobuf.Timestamp
+	31, // 1: chorale.v1.Adapter.labels:type_name -> chorale.v1.Adapter.LabelsEntry
+	37, // 2: chorale.v1.Adapter.created:type_name -> google.protobuf.Timestamp
+	37, // 3: chorale.v1.Adapter.updated:type_name -> google.protobuf.Timestamp
 	2,  // 4: chorale.v1.Adapter.placements:type_name -> chorale.v1.GroupPlacement
-	33, // 5: chorale.v1.Adapter.last_used:type_name -> google.protobuf.Timestamp
+	37, // 5: chorale.v1.Adapter.last_used:type_name -> google.protobuf.Timestamp
 	4,  // 6: chorale.v1.Adapter.versions:type_name -> chorale.v1.AdapterVersion
 	5,  // 7: chorale.v1.Adapter.loading:type_name -> chorale.v1.AdapterProgress
 	6,  // 8: chorale.v1.Adapter.history:type_name -> chorale.v1.AdapterTransition
 	0,  // 9: chorale.v1.AdapterVersion.state:type_name -> chorale.v1.AdapterState
-	29, // 10: chorale.v1.AdapterVersion.labels:type_name -> chorale.v1.AdapterVersion.LabelsEntry
-	33, // 11: chorale.v1.AdapterVersion.created:type_name -> google.protobuf.Timestamp
-	33, // 12: chorale.v1.AdapterVersion.last_used:type_name -> google.protobuf.Timestamp
+	32, // 10: chorale.v1.AdapterVersion.labels:type_name -> chorale.v1.AdapterVersion.LabelsEntry
+	37, // 11: chorale.v1.AdapterVersion.created:type_name -> google.protobuf.Timestamp
+	37, // 12: chorale.v1.AdapterVersion.last_used:type_name -> google.protobuf.Timestamp
 	2,  // 13: chorale.v1.AdapterVersion.placements:type_name -> chorale.v1.GroupPlacement
 	0,  // 14: chorale.v1.AdapterProgress.state:type_name -> chorale.v1.AdapterState
-	33, // 15: chorale.v1.AdapterTransition.time:type_name -> google.protobuf.Timestamp
+	37, // 15: chorale.v1.AdapterTransition.time:type_name -> google.protobuf.Timestamp
 	0,  // 16: chorale.v1.AdapterTransition.state:type_name -> chorale.v1.AdapterState
-	30, // 17: chorale.v1.LoadAdapterRequest.labels:type_name -> chorale.v1.LoadAdapterRequest.LabelsEntry
+	33, // 17: chorale.v1.LoadAdapterRequest.labels:type_name -> chorale.v1.LoadAdapterRequest.LabelsEntry
 	3,  // 18: chorale.v1.LoadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	34, // 19: chorale.v1.UnloadAdapterRequest.drain_timeout:type_name -> google.protobuf.Duration
-	3,  // 20: chorale.v1.UnloadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	3,  // 21: chorale.v1.GetAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	31, // 22: chorale.v1.ListAdaptersRequest.labels:type_name -> chorale.v1.ListAdaptersRequest.LabelsEntry
-	3,  // 23: chorale.v1.ListAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
-	32, // 24: chorale.v1.UpdateAdapterRequest.labels:type_name -> chorale.v1.UpdateAdapterRequest.LabelsEntry
-	3,  // 25: chorale.v1.UpdateAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	3,  // 26: chorale.v1.CanaryAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	3,  // 27: chorale.v1.RollbackAdapterResponse.adapter:type_name -> chorale.v1.Adapter
-	3,  // 28: chorale.v1.WatchAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
-	3,  // 29: chorale.v1.EnsureAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
-	1,  // 30: chorale.v1.ValidateAdapterResponse.modules:type_name -> chorale.v1.AdapterModule
-	27, // 31: chorale.v1.ValidateAdapterResponse.cost:type_name -> chorale.v1.AdapterCost
-	7,  // 32: chorale.v1.AdapterService.LoadAdapter:input_type -> chorale.v1.LoadAdapterRequest
-	9,  // 33: chorale.v1.AdapterService.UnloadAdapter:input_type -> chorale.v1.UnloadAdapterRequest
-	11, // 34: chorale.v1.AdapterService.GetAdapter:input_type -> chorale.v1.GetAdapterRequest
-	13, // 35: chorale.v1.AdapterService.ListAdapters:input_type -> chorale.v1.ListAdaptersRequest
-	15, // 36: chorale.v1.AdapterService.UpdateAdapter:input_type -> chorale.v1.UpdateAdapterRequest
-	17, // 37: chorale.v1.AdapterService.CanaryAdapter:input_type -> chorale.v1.CanaryAdapterRequest
-	19, // 38: chorale.v1.AdapterService.RollbackAdapter:input_type -> chorale.v1.RollbackAdapterRequest
-	21, // 39: chorale.v1.AdapterService.WatchAdapters:input_type -> chorale.v1.WatchAdaptersRequest
-	23, // 40: chorale.v1.AdapterService.EnsureAdapters:input_type -> chorale.v1.EnsureAdaptersRequest
-	25, // 41: chorale.v1.AdapterService.ValidateAdapter:input_type -> chorale.v1.ValidateAdapterRequest
-	8,  // 42: chorale.v1.AdapterService.LoadAdapter:output_type -> chorale.v1.LoadAdapterResponse
-	10, // 43: chorale.v1.AdapterService.UnloadAdapter:output_type -> chorale.v1.UnloadAdapterResponse
-	12, // 44: chorale.v1.AdapterService.GetAdapter:output_type -> chorale.v1.GetAdapterResponse
-	14, // 45: chorale.v1.AdapterService.ListAdapters:output_type -> chorale.v1.ListAdaptersResponse
-	16, // 46: chorale.v1.AdapterService.UpdateAdapter:output_type -> chorale.v1.UpdateAdapterResponse
-	18, // 47: chorale.v1.AdapterService.CanaryAdapter:output_type -> chorale.v1.CanaryAdapterResponse
-	20, // 48: chorale.v1.AdapterService.RollbackAdapter:output_type -> chorale.v1.RollbackAdapterResponse
-	22, // 49: chorale.v1.AdapterService.WatchAdapters:output_type -> chorale.v1.WatchAdaptersResponse
-	24, // 50: chorale.v1.AdapterService.EnsureAdapters:output_type -> chorale.v1.EnsureAdaptersResponse
-	26, // 51: chorale.v1.AdapterService.ValidateAdapter:output_type -> chorale.v1.ValidateAdapterResponse
-	42, // [42:52] is the sub-list for method output_type
-	32, // [32:42] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	10, // 19: chorale.v1.UploadAdapterRequest.header:type_name -> chorale.v1.UploadAdapterHeader
+	34, // 20: chorale.v1.UploadAdapterHeader.labels:type_name -> chorale.v1.UploadAdapterHeader.LabelsEntry
+	3,  // 21: chorale.v1.UploadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	38, // 22: chorale.v1.UnloadAdapterRequest.drain_timeout:type_name -> google.protobuf.Duration
+	3,  // 23: chorale.v1.UnloadAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	3,  // 24: chorale.v1.GetAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	35, // 25: chorale.v1.ListAdaptersRequest.labels:type_name -> chorale.v1.ListAdaptersRequest.LabelsEntry
+	3,  // 26: chorale.v1.ListAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
+	36, // 27: chorale.v1.UpdateAdapterRequest.labels:type_name -> chorale.v1.UpdateAdapterRequest.LabelsEntry
+	3,  // 28: chorale.v1.UpdateAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	3,  // 29: chorale.v1.CanaryAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	3,  // 30: chorale.v1.RollbackAdapterResponse.adapter:type_name -> chorale.v1.Adapter
+	3,  // 31: chorale.v1.WatchAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
+	3,  // 32: chorale.v1.EnsureAdaptersResponse.adapters:type_name -> chorale.v1.Adapter
+	1,  // 33: chorale.v1.ValidateAdapterResponse.modules:type_name -> chorale.v1.AdapterModule
+	30, // 34: chorale.v1.ValidateAdapterResponse.cost:type_name -> chorale.v1.AdapterCost
+	7,  // 35: chorale.v1.AdapterService.LoadAdapter:input_type -> chorale.v1.LoadAdapterRequest
+	12, // 36: chorale.v1.AdapterService.UnloadAdapter:input_type -> chorale.v1.UnloadAdapterRequest
+	14, // 37: chorale.v1.AdapterService.GetAdapter:input_type -> chorale.v1.GetAdapterRequest
+	16, // 38: chorale.v1.AdapterService.ListAdapters:input_type -> chorale.v1.ListAdaptersRequest
+	18, // 39: chorale.v1.AdapterService.UpdateAdapter:input_type -> chorale.v1.UpdateAdapterRequest
+	20, // 40: chorale.v1.AdapterService.CanaryAdapter:input_type -> chorale.v1.CanaryAdapterRequest
+	22, // 41: chorale.v1.AdapterService.RollbackAdapter:input_type -> chorale.v1.RollbackAdapterRequest
+	24, // 42: chorale.v1.AdapterService.WatchAdapters:input_type -> chorale.v1.WatchAdaptersRequest
+	26, // 43: chorale.v1.AdapterService.EnsureAdapters:input_type -> chorale.v1.EnsureAdaptersRequest
+	28, // 44: chorale.v1.AdapterService.ValidateAdapter:input_type -> chorale.v1.ValidateAdapterRequest
+	9,  // 45: chorale.v1.AdapterService.UploadAdapter:input_type -> chorale.v1.UploadAdapterRequest
+	8,  // 46: chorale.v1.AdapterService.LoadAdapter:output_type -> chorale.v1.LoadAdapterResponse
+	13, // 47: chorale.v1.AdapterService.UnloadAdapter:output_type -> chorale.v1.UnloadAdapterResponse
+	15, // 48: chorale.v1.AdapterService.GetAdapter:output_type -> chorale.v1.GetAdapterResponse
+	17, // 49: chorale.v1.AdapterService.ListAdapters:output_type -> chorale.v1.ListAdaptersResponse
+	19, // 50: chorale.v1.AdapterService.UpdateAdapter:output_type -> chorale.v1.UpdateAdapterResponse
+	21, // 51: chorale.v1.AdapterService.CanaryAdapter:output_type -> chorale.v1.CanaryAdapterResponse
+	23, // 52: chorale.v1.AdapterService.RollbackAdapter:output_type -> chorale.v1.RollbackAdapterResponse
+	25, // 53: chorale.v1.AdapterService.WatchAdapters:output_type -> chorale.v1.WatchAdaptersResponse
+	27, // 54: chorale.v1.AdapterService.EnsureAdapters:output_type -> chorale.v1.EnsureAdaptersResponse
+	29, // 55: chorale.v1.AdapterService.ValidateAdapter:output_type -> chorale.v1.ValidateAdapterResponse
+	11, // 56: chorale.v1.AdapterService.UploadAdapter:output_type -> chorale.v1.UploadAdapterResponse
+	46, // [46:57] is the sub-list for method output_type
+	35, // [35:46] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_adapters_proto_init() }
@@ -2578,14 +2890,20 @@ func file_chorale_v1_adapters_proto_init() {
 		return
 	}
 	file_chorale_v1_adapters_proto_msgTypes[6].OneofWrappers = []any{}
-	file_chorale_v1_adapters_proto_msgTypes[14].OneofWrappers = []any{}
+	file_chorale_v1_adapters_proto_msgTypes[8].OneofWrappers = []any{
+		(*UploadAdapterRequest_Header)(nil),
+		(*UploadAdapterRequest_File)(nil),
+		(*UploadAdapterRequest_Data)(nil),
+	}
+	file_chorale_v1_adapters_proto_msgTypes[9].OneofWrappers = []any{}
+	file_chorale_v1_adapters_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_adapters_proto_rawDesc), len(file_chorale_v1_adapters_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   32,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	AdapterService_WatchAdapters_FullMethodName   = "/chorale.v1.AdapterService/WatchAdapters"
 	AdapterService_EnsureAdapters_FullMethodName  = "/chorale.v1.AdapterService/EnsureAdapters"
 	AdapterService_ValidateAdapter_FullMethodName = "/chorale.v1.AdapterService/ValidateAdapter"
+	AdapterService_UploadAdapter_FullMethodName   = "/chorale.v1.AdapterService/UploadAdapter"
 )
 
 // AdapterServiceClient is the client API for AdapterService service.
@@ -74,6 +75,10 @@ type AdapterServiceClient interface {
 	// ValidateAdapter says whether an adapter could be loaded, and its cost,
 	// without loading it.
 	ValidateAdapter(ctx context.Context, in *ValidateAdapterRequest, opts ...grpc.CallOption) (*ValidateAdapterResponse, error)
+	// UploadAdapter loads an adapter whose files the client sends: a header, then
+	// for each file its name and its bytes in pieces. It returns like LoadAdapter.
+	// Over HTTP it is the multipart POST /chorale/v1/adapters:upload.
+	UploadAdapter(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadAdapterRequest, UploadAdapterResponse], error)
 }
 
 type adapterServiceClient struct {
@@ -193,6 +198,19 @@ func (c *adapterServiceClient) ValidateAdapter(ctx context.Context, in *Validate
 	return out, nil
 }
 
+func (c *adapterServiceClient) UploadAdapter(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadAdapterRequest, UploadAdapterResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdapterService_ServiceDesc.Streams[1], AdapterService_UploadAdapter_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UploadAdapterRequest, UploadAdapterResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdapterService_UploadAdapterClient = grpc.ClientStreamingClient[UploadAdapterRequest, UploadAdapterResponse]
+
 // AdapterServiceServer is the server API for AdapterService service.
 // All implementations must embed UnimplementedAdapterServiceServer
 // for forward compatibility.
@@ -236,6 +254,10 @@ type AdapterServiceServer interface {
 	// ValidateAdapter says whether an adapter could be loaded, and its cost,
 	// without loading it.
 	ValidateAdapter(context.Context, *ValidateAdapterRequest) (*ValidateAdapterResponse, error)
+	// UploadAdapter loads an adapter whose files the client sends: a header, then
+	// for each file its name and its bytes in pieces. It returns like LoadAdapter.
+	// Over HTTP it is the multipart POST /chorale/v1/adapters:upload.
+	UploadAdapter(grpc.ClientStreamingServer[UploadAdapterRequest, UploadAdapterResponse]) error
 	mustEmbedUnimplementedAdapterServiceServer()
 }
 
@@ -275,6 +297,9 @@ func (UnimplementedAdapterServiceServer) EnsureAdapters(context.Context, *Ensure
 }
 func (UnimplementedAdapterServiceServer) ValidateAdapter(context.Context, *ValidateAdapterRequest) (*ValidateAdapterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ValidateAdapter not implemented")
+}
+func (UnimplementedAdapterServiceServer) UploadAdapter(grpc.ClientStreamingServer[UploadAdapterRequest, UploadAdapterResponse]) error {
+	return status.Error(codes.Unimplemented, "method UploadAdapter not implemented")
 }
 func (UnimplementedAdapterServiceServer) mustEmbedUnimplementedAdapterServiceServer() {}
 func (UnimplementedAdapterServiceServer) testEmbeddedByValue()                        {}
@@ -470,6 +495,13 @@ func _AdapterService_ValidateAdapter_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdapterService_UploadAdapter_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AdapterServiceServer).UploadAdapter(&grpc.GenericServerStream[UploadAdapterRequest, UploadAdapterResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdapterService_UploadAdapterServer = grpc.ClientStreamingServer[UploadAdapterRequest, UploadAdapterResponse]
+
 // AdapterService_ServiceDesc is the grpc.ServiceDesc for AdapterService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -519,6 +551,11 @@ var AdapterService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "WatchAdapters",
 			Handler:       _AdapterService_WatchAdapters_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "UploadAdapter",
+			Handler:       _AdapterService_UploadAdapter_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "chorale/v1/adapters.proto",

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"chorale/adaptermgr/source"
+	"chorale/internal/hub"
+	choralev1 "chorale/proto/gen/chorale/v1"
+)
+
+// adapterUploadCmd sends an adapter to a server that has another disk.
+type adapterUploadCmd struct {
+	Name    string            `arg:"" name:"NAME" help:"The adapter's name."`
+	Path    string            `arg:"" name:"PATH" type:"existingpath" help:"Its folder here, or an archive of it: .tar, .tar.gz, .tgz or .zip."`
+	Pinned  bool              `help:"Never evict it from device memory."`
+	Replace bool              `help:"Put it in the place of another of that name; running requests keep the old one."`
+	Weight  *int32            `placeholder:"PERCENT" help:"Load it as a canary beside the version that answers, with this share of new requests; 0: only for those who name the version."`
+	Owner   string            `placeholder:"TENANT" help:"Whose it is."`
+	Label   map[string]string `placeholder:"NAME=VALUE" help:"A label; may be repeated."`
+	Digest  string            `placeholder:"SHA256" help:"The digest that it must have (validate tells it)."`
+	Etag    string            `placeholder:"ETAG" help:"Refuse the change if the adapter was changed since this etag (see get)."`
+	clientFlags
+	jsonFlag
+}
+
+// files lists what to send.
+func (a *adapterUploadCmd) files() ([]string, error) {
+	st, err := os.Stat(a.Path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.IsDir() {
+		return []string{a.Path}, nil
+	}
+	var files []string
+	for _, name := range []string{source.ConfigFile, source.AddedTokensFile, source.WeightsFile} {
+		path := filepath.Join(a.Path, name)
+		switch _, err := os.Stat(path); {
+		case err == nil:
+			files = append(files, path)
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, err
+		case name != source.AddedTokensFile:
+			return nil, fmt.Errorf("%s has no %s", a.Path, name)
+		}
+	}
+	return files, nil
+}
+
+// Run uploads.
+func (a *adapterUploadCmd) Run(ctx context.Context) error {
+	files, err := a.files()
+	if err != nil {
+		return err
+	}
+	c, ctx, done, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	report, end := byteProgress(os.Stderr, a.Name)
+	resp, err := c.Upload(ctx, &choralev1.UploadAdapterHeader{
+		Name: a.Name, Pinned: a.Pinned, Replace: a.Replace, Labels: a.Label, Digest: a.Digest,
+		Weight: a.Weight, Owner: a.Owner, Etag: a.Etag,
+	}, files, report)
+	end(err == nil)
+	if err != nil {
+		return explain(ctx, err)
+	}
+	if done, err := a.print(os.Stdout, resp); done {
+		return err
+	}
+	return writeLoaded(os.Stdout, &choralev1.LoadAdapterResponse{
+		Adapter: resp.GetAdapter(), Revision: resp.GetRevision(), Evicted: resp.GetEvicted(),
+	})
+}
+
+// totals are a count of bytes as the hub's client tells it.
+func totals(done, total int64) hub.Progress { return hub.Progress{TotalDone: done, TotalSize: total} }
+
+// byteProgress shows bytes on their way: a bar on a terminal, else a line now
+// and then.
+func byteProgress(f *os.File, what string) (report func(done, total int64), end func(ok bool)) {
+	if isTerminal(f) {
+		bar, end := barProgress(f, what)
+		return func(done, total int64) { bar(totals(done, total)) }, end
+	}
+	line := lineProgress(f, what, time.Now)
+	return func(done, total int64) { line(totals(done, total)) }, func(bool) {}
+}
