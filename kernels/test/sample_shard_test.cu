@@ -263,6 +263,47 @@ void run(const std::vector<Asked> &rows, int total, int n, int threads) {
 	}
 }
 
+// embed looks tokens up in parts of a table: on one rank each is found, on the others
+// its row is zero.
+void embed(int total, int n) {
+	const int width = (total + n - 1) / n, rows = 5, pitch = 8;
+	std::vector<int32_t> ids(rows);
+	for (int32_t &id : ids) {
+		id = between(0, total - 1);
+	}
+	const ch_header header = {rows, rows, 0, 0, {}};
+	Memory<int32_t> id(ids), tokens(2 * rows);
+	Memory<ch_header> head(std::vector<ch_header>{header});
+	for (int r = 0; r < n; r++) {
+		std::vector<uint16_t> part(static_cast<size_t>(width) * pitch);
+		for (size_t i = 0; i < part.size(); i++) {
+			part[i] = static_cast<uint16_t>(0x3f80 + (r * width + i / pitch) % 64); // bf16: 1 and a bit
+		}
+		Memory<uint16_t> table(part);
+		Memory<float> out(rows * pitch);
+		const chorale::Ids of = {id.p, head.p, tokens.p, rows, r * width, width};
+		const auto *weights = reinterpret_cast<const chorale::bf16 *>(table.p);
+#ifdef CHORALE_ON_CPU
+		gridDim = rows, blockDim = 32;
+		for (int i = 0; i < rows; i++) {
+			blockIdx = dim3(i, 0, 0);
+			on_cpu::run_block(32, [&] { chorale::embed_kernel<float>(out.p, pitch, weights, of); });
+		}
+#else
+		chorale::embed_kernel<float><<<rows, 32>>>(out.p, pitch, weights, of);
+		must(cudaDeviceSynchronize());
+#endif
+		const std::vector<float> got = out.get();
+		for (int i = 0; i < rows * pitch; i++) {
+			const int token = ids[i / pitch];
+			const float want = token / width == r ? 1 + static_cast<float>(token % 64) / 128 : 0;
+			if (got[i] != want && failures++ < 20) {
+				printf("rank %d of %d, token %d of %d: %g, want %g\n", r, n, token, total, got[i], want);
+			}
+		}
+	}
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -279,6 +320,7 @@ int main(int argc, char **argv) {
 			rows.push_back(random_row(cols));
 		}
 		run(rows, cols, between(1, 4), threads);
+		embed(cols, between(1, 4));
 	}
 	printf("%d cases, %d failures\n", cases, failures);
 	return failures > 0;
