@@ -1,7 +1,8 @@
 // Runs CUDA kernels on the CPU, for tests where there is no GPU: the words of
 // CUDA C++ that they use. The threads of a block are fibers that
 // take turns at barriers and warp-wide operations; blocks run one after
-// another. Clusters, and races between threads, are beyond it.
+// another, or by turns where a test says that they wait for each other.
+// Clusters, and races between threads, are beyond it.
 //
 //	g++ -std=c++20 -O2 -fno-strict-aliasing -x c++ -DCHORALE_ON_CPU -Ikernels/test/on_cpu -Ikernels/device kernels/test/lora_test.cu -o lora_test_cpu
 #pragma once
@@ -86,10 +87,15 @@ struct Block {
 	std::vector<Warp> warps;
 	std::vector<char> done;
 	ucontext_t scheduler;
-	unsigned current = 0, arrived = 0, generation = 0, live = 0;
+	unsigned index = 0, current = 0, arrived = 0, generation = 0, live = 0;
+	int any = 0;
 	std::function<void()> body;
+	std::unique_ptr<char[]> memory;
 };
 inline Block *block = nullptr;
+
+// by_turns says that the blocks of a launch wait for each other.
+inline bool by_turns = false;
 
 inline void yield() { swapcontext(&block->fibers[block->current], &block->scheduler); }
 
@@ -131,15 +137,17 @@ inline void start_fiber() {
 	yield();
 }
 
-inline void run_block(unsigned threads, const std::function<void()> &body) {
-	Block b;
+inline std::unique_ptr<Block> make_block(unsigned index, unsigned threads, size_t memory, const std::function<void()> &body) {
+	auto made = std::make_unique<Block>();
+	Block &b = *made;
 	constexpr size_t kStack = 128 * 1024;
-	block = &b;
+	b.index = index;
 	b.fibers.resize(threads);
 	b.warps.resize((threads + 31) / 32);
 	b.done.assign(threads, 0);
 	b.live = threads;
 	b.body = body;
+	b.memory.reset(new char[memory + 1024]);
 	for (unsigned i = 0; i < threads; i++) {
 		b.stacks.emplace_back(new char[kStack]);
 		getcontext(&b.fibers[i]);
@@ -148,16 +156,51 @@ inline void run_block(unsigned threads, const std::function<void()> &body) {
 		b.fibers[i].uc_link = nullptr;
 		makecontext(&b.fibers[i], start_fiber, 0);
 	}
-	while (b.live > 0) {
-		for (unsigned i = 0; i < threads; i++) {
-			if (!b.done[i]) {
-				b.current = i;
-				threadIdx = dim3(i, 0, 0);
-				swapcontext(&b.scheduler, &b.fibers[i]);
-			}
+	return made;
+}
+
+// turn lets every thread of a block go on until it waits.
+inline void turn(Block &b) {
+	block = &b;
+	blockIdx = dim3(b.index, 0, 0);
+	for (unsigned i = 0; i < b.fibers.size(); i++) {
+		if (!b.done[i]) {
+			b.current = i;
+			threadIdx = dim3(i);
+			swapcontext(&b.scheduler, &b.fibers[i]);
 		}
 	}
 	block = nullptr;
+}
+
+// run_block runs the block blockIdx.
+inline void run_block(unsigned threads, const std::function<void()> &body) {
+	const std::unique_ptr<Block> b = make_block(blockIdx.x, threads, 0, body);
+	while (b->live > 0) {
+		turn(*b);
+	}
+}
+
+inline void run_blocks(unsigned count, unsigned threads, size_t memory, const std::function<void()> &body) {
+	std::vector<std::unique_ptr<Block>> blocks;
+	for (unsigned i = 0; i < count; i++) {
+		blocks.push_back(make_block(i, threads, memory, body));
+		while (!by_turns && blocks[i]->live > 0) {
+			turn(*blocks[i]);
+		}
+		if (!by_turns) {
+			blocks[i].reset();
+		}
+	}
+	for (bool left = by_turns; left;) {
+		left = false;
+		for (const auto &b : blocks) {
+			if (b->live > 0) {
+				turn(*b);
+				left = true;
+			}
+		}
+	}
 }
 
 } // namespace on_cpu
@@ -206,7 +249,7 @@ inline uint32_t __ballot_sync(unsigned, bool v) {
 }
 inline void __syncwarp() { __ballot_sync(~0u, true); }
 inline int __syncthreads_or(int v) {
-	static int any; // blocks run one after another
+	int &any = on_cpu::block->any;
 	__syncthreads();
 	if (threadIdx.x == 0) {
 		any = 0;
@@ -294,10 +337,7 @@ template <class Args> cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c
 	}
 	gridDim = c->gridDim;
 	blockDim = c->blockDim;
-	for (unsigned i = 0; i < c->gridDim.x; i++) {
-		blockIdx = dim3(i, 0, 0);
-		on_cpu::run_block(c->blockDim.x, [&] { kernel(args); });
-	}
+	on_cpu::run_blocks(c->gridDim.x, c->blockDim.x, c->dynamicSmemBytes, [&] { kernel(args); });
 	return cudaSuccess;
 }
 
