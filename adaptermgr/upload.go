@@ -1,5 +1,5 @@
 package adaptermgr
 
-// SourceError adds this package's sentinel to an error of the source package
-// that comes from elsewhere than a load: from an upload.
-func SourceError(err error) error { return classify(err) }
+// SourceError adds the adapter's name and this package's sentinel to an error
+// of the source package that comes from elsewhere than a load: from an upload.
+func SourceError(name string, err error) error { return nameError(name, classify(err)) }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 
 	"chorale/adaptermgr/source/guard"
 	"chorale/adaptermgr/source/spool"
@@ -87,6 +88,9 @@ func (r *Resolver) parseS3(source string) (o *s3Origin, want string, err error) 
 	u, err := url.Parse(source)
 	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") == "" {
 		return nil, "", fmt.Errorf("%w: want s3://BUCKET/PREFIX", ErrNotFound)
+	}
+	if err := s3utils.CheckValidBucketName(u.Host); err != nil {
+		return nil, "", fmt.Errorf("%w: bucket %q: %w", ErrNotFound, u.Host, err)
 	}
 	if u.Fragment != "" {
 		if want, err = fragmentDigest(u.Fragment); err != nil {
@@ -261,6 +265,8 @@ func s3Error(err error) error {
 	switch {
 	case errors.Is(err, guard.ErrPrivate):
 		return ErrPrivate
+	case e.Code == "ExpiredToken", e.Code == "InvalidToken", e.Code == "AuthorizationHeaderMalformed":
+		return say(ErrDenied)
 	case e.StatusCode == 0:
 		return connectError(err)
 	case e.StatusCode == http.StatusPreconditionFailed:

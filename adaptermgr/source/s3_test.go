@@ -154,7 +154,7 @@ func TestS3(t *testing.T) {
 	}
 	for source, want := range map[string]error{
 		"s3://models/team/none": ErrNotFound, "s3://none/team/v": ErrNotFound, "s3://denied/team/v": ErrDenied,
-		"s3://models": ErrNotFound, "s3:///x": ErrNotFound, "s3://models/none.zip": ErrNotFound, "s3://models/team/v2": ErrInvalid,
+		"s3://models": ErrNotFound, "s3://b/team/v": ErrNotFound, "s3://b/v.zip": ErrNotFound, "s3:///x": ErrNotFound, "s3://models/none.zip": ErrNotFound, "s3://models/team/v2": ErrInvalid,
 		"s3://models/team/v?acl": ErrUnsupported, "s3://models/team/v?region=a.b": ErrUnsupported,
 		"s3://models/team/v?endpoint=ftp://x": ErrUnsupported, "s3://models/team/v#x": ErrUnsupported,
 	} {

@@ -22,7 +22,7 @@ type changeFlags struct {
 }
 
 type adapterLoadCmd struct {
-	Adapter string            `arg:"" name:"NAME[=PATH]" help:"The adapter's name, and where it is: a folder, or ORG/NAME on a hub."`
+	Adapter string            `arg:"" name:"NAME[=PATH]" help:"The adapter's name, and where it is: a folder, ORG/NAME on a hub, s3://BUCKET/PREFIX, https://…, a folder or an archive."`
 	Path    string            `arg:"" optional:"" name:"PATH" help:"Where it is, for names that hold an equals sign."`
 	Pinned  bool              `help:"Never evict it from device memory."`
 	Replace bool              `help:"Put it in the place of another of that name; running requests keep the old one."`
@@ -58,10 +58,12 @@ func (a *adapterLoadCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer done()
+	stop := showLoading(ctx, c, name, func() (func(done, total int64), func(bool)) { return byteProgress(os.Stderr, name) })
 	resp, err := c.Load(ctx, &choralev1.LoadAdapterRequest{
 		Name: name, Source: source, Pinned: a.Pinned, Replace: a.Replace, Weight: a.Weight, Owner: a.Owner, Labels: a.Label,
 		Etag: a.Etag, RequestId: a.RequestID, Digest: a.Digest,
 	})
+	stop(err == nil)
 	if err != nil {
 		return explain(ctx, err)
 	}
@@ -130,7 +132,7 @@ func (a *adapterUnloadCmd) Run(ctx context.Context) error {
 }
 
 type adapterValidateCmd struct {
-	Path string `arg:"" name:"PATH" help:"A folder, or ORG/NAME on a hub."`
+	Path string `arg:"" name:"PATH" help:"A folder, ORG/NAME on a hub, s3://BUCKET/PREFIX, https://…, a folder or an archive."`
 	clientFlags
 	jsonFlag
 }

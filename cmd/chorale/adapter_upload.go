@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"chorale/adaptermgr/source"
-	"chorale/internal/hub"
 	choralev1 "chorale/proto/gen/chorale/v1"
 )
 
@@ -78,18 +76,4 @@ func (a *adapterUploadCmd) Run(ctx context.Context) error {
 	return writeLoaded(os.Stdout, &choralev1.LoadAdapterResponse{
 		Adapter: resp.GetAdapter(), Revision: resp.GetRevision(), Evicted: resp.GetEvicted(),
 	})
-}
-
-// totals are a count of bytes as the hub's client tells it.
-func totals(done, total int64) hub.Progress { return hub.Progress{TotalDone: done, TotalSize: total} }
-
-// byteProgress shows bytes on their way: a bar on a terminal, else a line now
-// and then.
-func byteProgress(f *os.File, what string) (report func(done, total int64), end func(ok bool)) {
-	if isTerminal(f) {
-		bar, end := barProgress(f, what)
-		return func(done, total int64) { bar(totals(done, total)) }, end
-	}
-	line := lineProgress(f, what, time.Now)
-	return func(done, total int64) { line(totals(done, total)) }, func(bool) {}
 }

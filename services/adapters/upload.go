@@ -26,14 +26,14 @@ type uploadStream = grpc.ClientStreamingServer[pb.UploadAdapterRequest, pb.Uploa
 func (s *Server) UploadAdapter(stream uploadStream) error {
 	resp, err := s.upload(stream)
 	if err != nil {
-		return Status(adaptermgr.SourceError(err)).Err()
+		return Status(err).Err()
 	}
 	return stream.SendAndClose(resp)
 }
 
 func (s *Server) upload(stream uploadStream) (*pb.UploadAdapterResponse, error) {
 	if s.uploads == nil {
-		return nil, fmt.Errorf("%w: this server takes no uploads", source.ErrUnsupported)
+		return nil, fmt.Errorf("%w: this server takes no uploads", adaptermgr.ErrUnsupported)
 	}
 	in := receivePieces(stream)
 	first, err := in.next()
@@ -45,13 +45,13 @@ func (s *Server) upload(stream uploadStream) (*pb.UploadAdapterResponse, error) 
 	}
 	up, err := s.uploads.NewUpload()
 	if err != nil {
-		return nil, err
+		return nil, adaptermgr.SourceError(first.GetHeader().GetName(), err)
 	}
 	defer up.Close()
-	if err := collect(in, up); err != nil {
-		return nil, err
-	}
 	h := first.GetHeader()
+	if err := collect(in, up); err != nil {
+		return nil, adaptermgr.SourceError(h.GetName(), err)
+	}
 	load := adaptermgr.LoadRequest{
 		Name: h.GetName(), Source: up.Source(), Pinned: h.GetPinned(), Labels: h.GetLabels(), Digest: h.GetDigest(),
 		MustBeNew: h.GetMustBeNew(), Replace: h.GetReplace(), Owner: h.GetOwner(), Etag: h.GetEtag(),
@@ -129,7 +129,7 @@ func (p *pieces) next() (*pb.UploadAdapterRequest, error) {
 	case got := <-p.ch:
 		return got.r, got.err
 	case <-t.C:
-		return nil, fmt.Errorf("upload: %w: nothing came for %v", source.ErrStalled, p.idle)
+		return nil, fmt.Errorf("%w: nothing came for %v", source.ErrStalled, p.idle)
 	}
 }
 

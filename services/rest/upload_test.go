@@ -153,7 +153,7 @@ func TestBadUploadForms(t *testing.T) {
 	}{
 		"no name":     {[]string{"@f", "x"}, "name: is required"},
 		"nothing":     {nil, "name: is required"},
-		"unknown":     {[]string{"name", "x", "nmae", "y"}, "nmae: is not a field"},
+		"unknown":     {[]string{"name", "x", "title", "y"}, "title: is not a field"},
 		"weight":      {[]string{"name", "x", "weight", "half"}, "weight: must be a whole number"},
 		"flag":        {[]string{"name", "x", "pinned", "perhaps"}, "pinned: must be true or false"},
 		"labels":      {[]string{"name", "x", "labels", "[1]"}, "labels: must be a JSON object"},
