@@ -158,28 +158,11 @@ func (m *Manager) tidy(blobs []string) {
 // tidyFailed removes the blobs of a change that failed, unless the registry
 // has it all the same: a disk may fail after the write. commitMu is held.
 func (m *Manager) tidyFailed(put []store.Record) {
-	registered := map[string]bool{}
-	err := m.o.Registry.View(func(tx store.Tx) error {
-		records, err := tx.List()
-		for _, r := range records {
-			for _, d := range blobsOf(r) {
-				registered[d] = true
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return
-	}
-	var surplus []string
+	var blobs []string
 	for _, r := range put {
-		for _, d := range blobsOf(r) {
-			if !registered[d] {
-				surplus = append(surplus, d)
-			}
-		}
+		blobs = append(blobs, blobsOf(r)...)
 	}
-	m.tidy(surplus)
+	_ = m.tidyUnregistered(blobs) // a registry that cannot be read keeps them
 }
 
 // collect removes all blobs that no record needs. Called before anybody else

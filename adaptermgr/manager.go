@@ -167,6 +167,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	wg.Go(func() { m.finishDrains(ctx) })
+	wg.Go(func() { m.collectNowAndThen(ctx) })
 	<-ctx.Done()
 	close(m.closed)
 	m.mu.Lock()
