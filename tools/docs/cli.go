@@ -11,7 +11,8 @@ import (
 // subcommands.
 var commands = []string{
 	"", "serve", "router", "adaptermgr", "worker",
-	"adapter list", "adapter load", "adapter unload", "adapter validate", "adapter make-dummy",
+	"adapter list", "adapter get", "adapter load", "adapter upload", "adapter update", "adapter canary", "adapter rollback", "adapter watch", "adapter unload",
+	"adapter validate", "adapter make-dummy",
 	"chat", "generate", "bench", "bench serve", "bench engine", "bench kernels", "bench coldstart", "bench plot", "pull", "version",
 }
 
