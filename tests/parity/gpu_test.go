@@ -14,7 +14,7 @@ import (
 // rest of that answer differs.
 const (
 	greedyPrecision = tensor.BF16
-	greedyShare     = 0.5
+	greedyShare     = 0.8
 )
 
 func openBackend(t *testing.T, p tensor.Precision) tensor.Backend {
