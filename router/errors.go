@@ -29,6 +29,9 @@ var (
 	ErrOverloaded = errors.New("queue is full")
 	// ErrUnavailable reports that no worker group can be reached.
 	ErrUnavailable = errors.New("no worker group is available")
+	// ErrNoCatalogue reports that the adapter manager has not told yet which
+	// adapters there are.
+	ErrNoCatalogue = errors.New("it is not known yet which adapters there are")
 	// ErrDraining reports a router that is stopping.
 	ErrDraining = errors.New("server is shutting down")
 	// ErrWorkerLost reports an answer cut short by a worker's end that could

@@ -89,6 +89,7 @@ type Router struct {
 	log *zap.Logger
 
 	catalogue atomic.Pointer[Catalogue]
+	told      atomic.Bool   // somebody gave a catalogue
 	revision  chan struct{} // closed and replaced at each new catalogue
 	revMu     sync.Mutex
 	// unloaded remembers where names came from that are gone (ReloadUnloaded).
@@ -367,6 +368,7 @@ func (r *Router) SetCatalogue(c *Catalogue) {
 		}
 	}
 	r.catalogue.Store(c)
+	r.told.Store(true)
 	close(r.revision)
 	r.revision = make(chan struct{})
 	r.revMu.Unlock()

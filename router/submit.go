@@ -100,6 +100,9 @@ func (r *Router) resolve(ctx context.Context, reqs []*Request) ([]*AdapterEntry,
 	if n := r.cfg.MaxLoadedLoRAs; n > 0 && len(names) > n {
 		return nil, fmt.Errorf("%w: %d distinct adapters requested, max loaded loras is %d", ErrTooManyAdapters, len(names), n)
 	}
+	if r.cfg.Residency != nil && !r.told.Load() { // a router that has just started denies nobody's adapter
+		return nil, ErrNoCatalogue
+	}
 	for try := 1; ; try++ {
 		if err := r.recall(ctx, names); err != nil {
 			return nil, err

@@ -78,11 +78,24 @@ func startRanks(t testing.TB, sizes ...int) *rankSite {
 // startRanksWith is startRanks with more flags for workers.
 func startRanksWith(t testing.TB, flags []string, sizes ...int) *rankSite {
 	t.Helper()
+	return startRanksBeside(t, func(string) [][]string {
+		var groups [][]string
+		for _, size := range sizes {
+			groups = append(groups, append([]string{"--tp-size", fmt.Sprint(size)}, flags...))
+		}
+		return groups
+	})
+}
+
+// startRanksBeside runs a worker per list of flags that groups gives, a manager
+// and a router, and loads the voices.
+func startRanksBeside(t testing.TB, groups func(config string) [][]string) *rankSite {
+	t.Helper()
 	config, root := rankModel(t)
 	s := &rankSite{&site{t: t, split: true, root: root, data: filepath.Join(t.TempDir(), "data")}, config}
-	s.workerCmd = slices.Concat([]string{"worker"}, rankFlags(config), rankWorkerFlags(), flags)
-	for i, size := range sizes {
-		s.limits.each = append(s.limits.each, []string{"--tp-size", fmt.Sprint(size)})
+	s.workerCmd = slices.Concat([]string{"worker"}, rankFlags(config), rankWorkerFlags())
+	s.limits.each = groups(config)
+	for i := range s.limits.each {
 		s.workers = append(s.workers, testkit.Start(t, testkit.Options{Name: fmt.Sprintf("worker %d", i), Args: s.workerArgs(i, "127.0.0.1:0")}))
 	}
 	for _, w := range s.workers {

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,12 +30,22 @@ type stub struct {
 }
 
 // listenerFile is a listener's socket, to be inherited.
+//
+// Processes that share a socket share its mode, too, and os.File.Fd makes files
+// block that it knows not to. In a file that was made while the socket blocked it
+// leaves the mode alone. net.FileListener in a rank still blocks the socket for a
+// moment; who is caught in accept then is let go by the socket's time limit.
 func listenerFile(l net.Listener) (*os.File, error) {
 	t, ok := l.(interface{ File() (*os.File, error) })
 	if !ok {
 		return nil, fmt.Errorf("a listener on %s cannot be inherited", l.Addr().Network())
 	}
-	return t.File()
+	first, err := t.File()
+	if err != nil {
+		return nil, err
+	}
+	defer first.Close()
+	return blockless(int(first.Fd()), l.Addr().String()) // Fd has made it block
 }
 
 // newStub stands in from now on.
@@ -65,16 +74,12 @@ func (s *stub) set(st supervise.State) {
 	}
 	s.mu.Unlock()
 	if over != nil { // without the lock, which answers take
-		over.Stop()
+		s.loops.Go(over.Stop)
 	}
 }
 
 // serve begins to answer. mu is held.
 func (s *stub) serve() error {
-	// Starting a process makes the socket it inherits block, for all who have it.
-	if err := syscall.SetNonblock(int(s.file.Fd()), true); err != nil {
-		return err
-	}
 	l, err := net.FileListener(s.file)
 	if err != nil {
 		return err

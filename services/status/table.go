@@ -101,6 +101,7 @@ var table = []row{
 	{router.ErrTooLong, codes.InvalidArgument, ReasonTooLong, http.StatusBadRequest, 0},
 	{router.ErrOverloaded, codes.ResourceExhausted, ReasonOverloaded, http.StatusTooManyRequests, retryAfter},
 	{router.ErrUnavailable, codes.Unavailable, ReasonUnavailable, http.StatusServiceUnavailable, retryAfter},
+	{router.ErrNoCatalogue, codes.Unavailable, ReasonServiceUnavailable, http.StatusServiceUnavailable, retryAfter},
 	{router.ErrDraining, codes.Unavailable, ReasonDraining, http.StatusServiceUnavailable, retryAfter},
 	{router.ErrWorkerLost, codes.Unavailable, ReasonWorkerLost, http.StatusServiceUnavailable, retryAfter},
 	{router.ErrGroupLost, codes.Unavailable, ReasonGroupLost, http.StatusServiceUnavailable, retryAfter},

@@ -224,7 +224,7 @@ func (f *Follower) serve(ln *lane) error {
 	for {
 		m, err := ln.read()
 		if err != nil {
-			return fmt.Errorf("the leader's connection is lost: %w", err)
+			return &Fault{Rank: 0, Reason: fmt.Sprintf("its connection is lost: %v", err), err: err}
 		}
 		if err := f.do(ln, &m); err != nil {
 			return err

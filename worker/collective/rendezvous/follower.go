@@ -39,10 +39,14 @@ func Join(ctx context.Context, address string, rank int, s Session, self string)
 	return &Links{Rank: rank, Conns: conns}, w, f, nil
 }
 
+// attempt is how long one attempt to reach the leader may take: the system's own
+// grow to minutes while a network is cut, and would miss that it is back.
+const attempt = 3 * time.Second
+
 // dial waits for the leader to listen.
 func dial(ctx context.Context, address string) (net.Conn, error) {
 	network, where := Split(address)
-	var d net.Dialer
+	d := net.Dialer{Timeout: attempt}
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		c, err := d.DialContext(ctx, network, where)
 		if err == nil {
