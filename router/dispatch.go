@@ -138,7 +138,7 @@ func (r *Router) carries(l *link, c *choice, cat *Catalogue) bool {
 	}
 	// The newest entry knows groups that were added since; a replaced or
 	// unloaded one still runs where it was.
-	if now, ok := cat.Adapters[e.Name]; ok && now.Digest == e.Digest {
+	if now := cat.now(e); now != nil {
 		e = now
 	}
 	return len(e.Groups) == 0 || slices.Contains(e.Groups, l.dialer.Address())
@@ -192,8 +192,8 @@ func (r *Router) pushedOut(e *AdapterEntry) bool {
 	if e == nil {
 		return false
 	}
-	now, ok := r.Catalogue().Adapters[e.Name]
-	return ok && now.Digest == e.Digest && (now.Evicted || now.Loading)
+	now := r.Catalogue().now(e)
+	return now != nil && (now.Evicted || now.Loading)
 }
 
 // callBack brings an adapter back that others' requests pushed out before its
@@ -201,7 +201,10 @@ func (r *Router) pushedOut(e *AdapterEntry) bool {
 // sequence is in nobody's books.
 func (r *Router) callBack(c *choice) {
 	r.recalls.Go(func() {
-		err := r.ensure(r.alive, []string{c.r.entry.Name})
+		var err error
+		if cat := r.Catalogue(); cat.now(c.r.entry) != nil {
+			err = r.ensure(r.alive, []string{cat.ref(cat.now(c.r.entry))})
+		}
 		r.do(func() {
 			switch {
 			case r.gone(c):

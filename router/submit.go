@@ -45,7 +45,7 @@ func (r *Router) Submit(ctx context.Context, reqs []*Request) ([]*Handle, error)
 	for i, q := range rs {
 		hs[i] = &Handle{EventSource: q, ID: q.id, PromptIDs: q.prompt, Created: q.arrive}
 		if q.entry != nil {
-			hs[i].Adapter, hs[i].Digest = q.entry.Name, q.entry.Digest
+			hs[i].Adapter, hs[i].Digest, hs[i].Version = q.entry.Name, q.entry.Digest, q.entry.Version
 		}
 	}
 	return hs, nil
@@ -83,41 +83,38 @@ func (r *Router) enqueue(rs []*running, answers int) {
 }
 
 // resolve finds the requests' adapters, bringing back those that were pushed
-// out.
+// out, and picks the version of each.
 func (r *Router) resolve(ctx context.Context, reqs []*Request) ([]*AdapterEntry, error) {
-	names := map[string]struct{}{}
-	for _, q := range reqs {
-		if q.Adapter != "" {
-			names[q.Adapter] = struct{}{}
-		}
-	}
-	if len(names) == 0 {
+	i := slices.IndexFunc(reqs, func(q *Request) bool { return q.Adapter != "" })
+	if i < 0 {
 		return make([]*AdapterEntry, len(reqs)), nil
 	}
 	if !r.cfg.LoRAEnabled {
-		return nil, fmt.Errorf("LoRA adapter %q was requested, but %w. Start the server with --enable-lora", slices.Sorted(maps.Keys(names))[0], ErrLoRADisabled)
-	}
-	if n := r.cfg.MaxLoadedLoRAs; n > 0 && len(names) > n {
-		return nil, fmt.Errorf("%w: %d distinct adapters requested, max loaded loras is %d", ErrTooManyAdapters, len(names), n)
+		return nil, fmt.Errorf("LoRA adapter %q was requested, but %w. Start the server with --enable-lora", reqs[i].Adapter, ErrLoRADisabled)
 	}
 	if r.cfg.Residency != nil && !r.told.Load() { // a router that has just started denies nobody's adapter
 		return nil, ErrNoCatalogue
 	}
+	keys := versionKeys(reqs)
 	for try := 1; ; try++ {
-		if err := r.recall(ctx, names); err != nil {
+		if err := r.recall(ctx, reqs, keys); err != nil {
 			return nil, err
 		}
 		cat := r.Catalogue()
-		if try < maxRecalls && r.anyAway(cat, names) {
+		out, err := r.entries(cat, reqs, keys)
+		if err != nil {
+			return nil, err
+		}
+		if try < maxRecalls && r.anyAway(out) {
 			continue // somebody else's adapters pushed one out again at once
 		}
-		out, err := r.entries(cat, reqs)
-		if err == nil {
-			r.touchMu.Lock()
-			maps.Copy(r.touched, names)
-			r.touchMu.Unlock()
+		if err := r.usable(out); err != nil {
+			return nil, err
 		}
-		return out, err
+		r.touchMu.Lock()
+		maps.Copy(r.touched, cat.refs(out))
+		r.touchMu.Unlock()
+		return out, nil
 	}
 }
 
@@ -125,53 +122,92 @@ func (r *Router) resolve(ctx context.Context, reqs []*Request) ([]*AdapterEntry,
 // up, when others' requests push them out in between.
 const maxRecalls = 20
 
-// entries looks the requests' adapters up.
-func (r *Router) entries(cat *Catalogue, reqs []*Request) ([]*AdapterEntry, error) {
+// versionKeys are what ties requests to versions: their users, or chance.
+func versionKeys(reqs []*Request) []string {
+	keys := make([]string, len(reqs))
+	for i, q := range reqs {
+		switch {
+		case q.User != "":
+			keys[i] = q.Tenant + "\x00" + q.User
+		default:
+			keys[i] = strconv.FormatUint(rand.Uint64(), 16)
+		}
+	}
+	return keys
+}
+
+// entries looks the requests' adapters up; nil for the base model.
+func (r *Router) entries(cat *Catalogue, reqs []*Request, keys []string) ([]*AdapterEntry, error) {
 	out := make([]*AdapterEntry, len(reqs))
 	for i, q := range reqs {
 		if q.Adapter == "" {
 			continue
 		}
-		e, err := cat.lookup(q.Adapter)
-		if errors.Is(err, ErrAdapterNotReady) && !r.Ready() {
-			return nil, ErrUnavailable // the adapter is nowhere because no group is
+		if out[i] = cat.pick(q.Adapter, keys[i]); out[i] == nil {
+			return nil, cat.unknown(q.Adapter)
 		}
-		if err != nil {
-			return nil, err
-		}
-		out[i] = e
 	}
 	return out, nil
 }
 
-// anyAway tells whether max_loaded_loras has pushed one of the names out, or one
-// is on its way to the groups. Without a group there is nothing to wait for.
-func (r *Router) anyAway(cat *Catalogue, names map[string]struct{}) bool {
-	for n := range names {
-		if e, ok := cat.Adapters[n]; ok && (e.Evicted || e.Loading && r.Ready()) {
-			return true
+// usable refuses entries that take no requests.
+func (r *Router) usable(entries []*AdapterEntry) error {
+	for _, e := range entries {
+		switch {
+		case e == nil || e.Usable:
+		case !r.Ready():
+			return ErrUnavailable // the adapter is nowhere because no group is
+		default:
+			return fmt.Errorf("%w: %s", ErrAdapterNotReady, e.Name)
 		}
 	}
-	return false
+	return nil
+}
+
+// anyAway tells whether max_loaded_loras has pushed one of the entries out, or
+// one is on its way to the groups. Without a group there is nothing to wait for.
+func (r *Router) anyAway(entries []*AdapterEntry) bool {
+	return slices.ContainsFunc(entries, func(e *AdapterEntry) bool {
+		return e != nil && (e.Evicted || e.Loading && r.Ready())
+	})
+}
+
+// refs are the names that the adapter manager knows entries by.
+func (c *Catalogue) refs(entries []*AdapterEntry) map[string]struct{} {
+	out := map[string]struct{}{}
+	for _, e := range entries {
+		if e != nil {
+			out[c.ref(e)] = struct{}{}
+		}
+	}
+	return out
 }
 
 // recall brings adapters back that max_loaded_loras pushed out, waits for those
 // that somebody else brings back or loads, and loads, with ReloadUnloaded, those
 // that were unloaded.
-func (r *Router) recall(ctx context.Context, names map[string]struct{}) error {
-	cat := r.Catalogue()
-	for n := range names {
-		if _, ok := cat.Adapters[n]; !ok {
-			if err := r.reload(ctx, n); err != nil {
+func (r *Router) recall(ctx context.Context, reqs []*Request, keys []string) error {
+	for _, q := range reqs {
+		if q.Adapter != "" && r.Catalogue().Find(q.Adapter) == nil {
+			if err := r.reload(ctx, q.Adapter); err != nil {
 				return err
 			}
 		}
 	}
-	if !r.anyAway(cat, names) {
+	cat := r.Catalogue()
+	entries, err := r.entries(cat, reqs, keys)
+	if err != nil {
+		return err
+	}
+	refs := cat.refs(entries)
+	if n := r.cfg.MaxLoadedLoRAs; n > 0 && len(refs) > n {
+		return fmt.Errorf("%w: %d distinct adapters requested, max loaded loras is %d", ErrTooManyAdapters, len(refs), n)
+	}
+	if !r.anyAway(entries) {
 		return nil
 	}
 	// All names, so that those in use here are not pushed out for the others.
-	return r.ensure(ctx, slices.Sorted(maps.Keys(names)))
+	return r.ensure(ctx, slices.Sorted(maps.Keys(refs)))
 }
 
 // ensure has the adapter manager bring names back and waits until the
@@ -200,17 +236,6 @@ func (r *Router) reload(ctx context.Context, name string) error {
 		return fmt.Errorf("%w: %s: %w", ErrAdapterNotReady, name, err)
 	}
 	return r.WaitRevision(ctx, rev)
-}
-
-func (c *Catalogue) lookup(name string) (*AdapterEntry, error) {
-	e, ok := c.Adapters[name]
-	if !ok {
-		return nil, c.unknown(name)
-	}
-	if !e.Usable {
-		return nil, fmt.Errorf("%w: %s", ErrAdapterNotReady, name)
-	}
-	return e, nil
 }
 
 func (c *Catalogue) unknown(name string) error {

@@ -71,11 +71,13 @@ type Request struct {
 	// ID is the caller's name for it in logs and aborts.
 	ID     string
 	Prompt Prompt
-	// Adapter is a registered adapter's name; "" is the base model.
+	// Adapter is a registered adapter's name, or a name with a version ("a@3",
+	// "a@sha256:…"); "" is the base model.
 	Adapter  string
 	Sampling Sampling
 	Logprobs Logprobs
-	// User and Tenant tell whose request it is, for fairness and logs.
+	// User and Tenant tell whose request it is, for fairness and logs. Where an
+	// adapter's versions share its requests, those of one user get one version.
 	User, Tenant string
 	// Field is the request's path in the caller's message, such as
 	// "prompts[3]"; errors that concern this request begin with it.
@@ -154,8 +156,9 @@ type Handle struct {
 	EventSource
 	// ID is the request's id, made up when it had none.
 	ID string
-	// Adapter and Digest say who answers; both empty for the base model.
+	// Adapter, Version and Digest say who answers; all empty for the base model.
 	Adapter, Digest string
+	Version         uint64
 	// PromptIDs are the prompt's tokens.
 	PromptIDs []int32
 	Created   time.Time

@@ -99,22 +99,45 @@ func (f *Follower) watch(ctx context.Context, to Setter, connected func()) error
 
 func entry(a *pb.Adapter) *router.AdapterEntry {
 	e := &router.AdapterEntry{
-		Name: a.GetName(), Digest: a.GetDigest(), Source: a.GetSource(), Pinned: a.GetPinned(), MaxRank: int(a.GetMaxRank()),
-		Modules: a.GetTargetModules(), Created: a.GetCreated().GetSeconds(),
+		Name: a.GetName(), Digest: a.GetDigest(), Version: a.GetVersion(), Source: a.GetSource(), Pinned: a.GetPinned(),
+		MaxRank: int(a.GetMaxRank()), Modules: a.GetTargetModules(), Created: a.GetCreated().GetSeconds(),
 	}
-	for _, p := range a.GetPlacements() {
+	place(e, a.GetState(), a.GetPlacements())
+	if s := a.GetState(); s == pb.AdapterState_ADAPTER_STATE_DRAINING || a.GetVersion() == 0 {
+		return e
+	}
+	for _, v := range a.GetVersions() {
+		if v.GetNumber() == a.GetVersion() {
+			continue
+		}
+		other := &router.AdapterEntry{
+			Name: a.GetName(), Digest: v.GetDigest(), Version: v.GetNumber(), Source: v.GetSource(), Weight: int(v.GetWeight()),
+			MaxRank: int(v.GetMaxRank()), Modules: v.GetTargetModules(), Created: v.GetCreated().GetSeconds(),
+		}
+		state := v.GetState()
+		if state == pb.AdapterState_ADAPTER_STATE_DRAINING { // off the workers as soon as its sequences end; it can come back
+			state = pb.AdapterState_ADAPTER_STATE_READY
+		}
+		place(other, state, v.GetPlacements())
+		e.Versions = append(e.Versions, other)
+	}
+	return e
+}
+
+// place fills in where an entry is and what may be asked of it.
+func place(e *router.AdapterEntry, s pb.AdapterState, placements []*pb.GroupPlacement) {
+	for _, p := range placements {
 		if p.GetLoaded() {
 			e.Groups = append(e.Groups, p.GetWorker())
 		}
 	}
-	switch a.GetState() {
+	switch s {
 	case pb.AdapterState_ADAPTER_STATE_LOADED, pb.AdapterState_ADAPTER_STATE_LOADING:
 		e.Usable = len(e.Groups) > 0
 		e.Loading = !e.Usable
 	case pb.AdapterState_ADAPTER_STATE_READY:
 		e.Evicted = true
 	}
-	return e
 }
 
 // Ensure brings names back and returns the revision to wait for.

@@ -173,7 +173,7 @@ func (s *Service) generation(a *answer.Answer) *choralev1.Generation {
 		PromptIndex: int32(a.Prompt), ChoiceIndex: int32(a.Choice),
 		Text: text(a.Text()), TokenIds: a.IDs, Finish: finish(a.Finish), Usage: usage(a.Usage),
 		PromptLogprobs: s.positions(a.PromptLogprobs), Logprobs: s.positions(a.Logprobs),
-		Adapter: a.Handle.Adapter, AdapterDigest: a.Handle.Digest,
+		Adapter: a.Handle.Adapter, AdapterDigest: a.Handle.Digest, AdapterVersion: a.Handle.Version,
 	}
 }
 
@@ -182,7 +182,7 @@ func (s *Service) piece(id string, a *answer.Answer, ev router.Event) *choralev1
 		RequestId: id, PromptIndex: int32(a.Prompt), ChoiceIndex: int32(a.Choice),
 		Text: text(ev.Text), TokenIds: ev.IDs,
 		PromptLogprobs: s.positions(ev.PromptLogprobs), Logprobs: s.positions(ev.Logprobs),
-		Adapter: a.Handle.Adapter, AdapterDigest: a.Handle.Digest,
+		Adapter: a.Handle.Adapter, AdapterDigest: a.Handle.Digest, AdapterVersion: a.Handle.Version,
 	}
 	if ev.Finish != nil {
 		r.Finish, r.Usage = finish(ev.Finish), usage(a.Usage)

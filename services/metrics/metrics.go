@@ -139,6 +139,11 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	usable := 0
 	byDigest := map[string]string{}
 	for n, e := range cat.Adapters {
+		for _, v := range e.Versions {
+			if _, taken := byDigest[v.Digest]; !taken {
+				byDigest[v.Digest] = n
+			}
+		}
 		byDigest[e.Digest] = n
 		if e.Usable {
 			usable++

@@ -27,7 +27,7 @@ func ResolveModel(m router.ModelInfo, c *router.Catalogue, model string) (choice
 	if model == "" {
 		return choice, false, nil
 	}
-	if c != nil && c.Adapters[model] != nil {
+	if c != nil && c.Find(model) != nil {
 		return choice, true, nil
 	}
 	if m.IsBase(model) {

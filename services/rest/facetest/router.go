@@ -213,7 +213,7 @@ func (f *Router) Submit(_ context.Context, reqs []*router.Request) ([]*router.Ha
 			h.ID = "made-" + strconv.Itoa(len(f.requests))
 		}
 		if entry != nil {
-			h.Digest = entry.Digest
+			h.Digest, h.Version = entry.Digest, entry.Version
 		}
 		h.EventSource = &source{f: f, events: script(r, ids)}
 		handles = append(handles, h)

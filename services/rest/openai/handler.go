@@ -34,6 +34,7 @@ func (h *Handler) Completions(w http.ResponseWriter, r *http.Request) {
 		status.Write(w, status.OpenAI, err)
 		return
 	}
+	face.TellAdapters(w, handles)
 	if c.stream {
 		h.stream(w, r, &c.params, handles, c.events(h.d), func(u *usage) any {
 			resp := c.response(nil)
@@ -74,6 +75,7 @@ func (h *Handler) Chat(w http.ResponseWriter, r *http.Request) {
 		status.Write(w, status.OpenAI, err)
 		return
 	}
+	face.TellAdapters(w, handles)
 	if c.stream {
 		h.stream(w, r, &c.params, handles, c.events(h.d), func(u *usage) any {
 			chunk := c.chunk()
@@ -99,6 +101,9 @@ func (h *Handler) Chat(w http.ResponseWriter, r *http.Request) {
 
 func (p *params) submit(d *face.Deps, r *http.Request) ([]*router.Handle, error) {
 	p.created = time.Now().Unix()
+	for _, q := range p.requests {
+		q.User = face.User(r, q.User)
+	}
 	handles, err := d.Router.Submit(r.Context(), p.requests)
 	return handles, p.explain(err)
 }

@@ -52,13 +52,15 @@ func (h *Handler) Model(w http.ResponseWriter, id string) {
 	default:
 		var a *router.AdapterEntry
 		if c != nil {
-			a = c.Adapters[choice.Adapter]
+			a = c.Find(choice.Adapter)
 		}
 		if a == nil || !a.Usable {
 			status.Write(w, status.OpenAI, &status.ModelNotFoundError{Model: id, Field: "model"})
 			return
 		}
-		status.WriteJSON(w, http.StatusOK, adapterCard(m, a))
+		card := adapterCard(m, a)
+		card.ID = choice.Adapter // a version as it was asked for
+		status.WriteJSON(w, http.StatusOK, card)
 	}
 }
 

@@ -37,11 +37,15 @@ func (h *Handler) Generate(w http.ResponseWriter, r *http.Request) {
 		status.Write(w, status.SGLang, err)
 		return
 	}
+	for _, q := range g.requests {
+		q.User = face.User(r, q.User)
+	}
 	handles, err := h.d.Router.Submit(r.Context(), g.requests)
 	if err != nil {
 		status.Write(w, status.SGLang, err)
 		return
 	}
+	face.TellAdapters(w, handles)
 	if g.stream {
 		h.stream(w, r, g, handles, start)
 		return

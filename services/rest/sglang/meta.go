@@ -26,6 +26,10 @@ type meta struct {
 	CompletionTokens int     `json:"completion_tokens"`
 	CachedTokens     int     `json:"cached_tokens"`
 	E2ELatency       float64 `json:"e2e_latency,omitempty"`
+	// Who answered; not SGLang's.
+	Adapter        string `json:"adapter,omitempty"`
+	AdapterVersion uint64 `json:"adapter_version,omitempty"`
+	AdapterDigest  string `json:"adapter_digest,omitempty"`
 	*logprobMeta
 }
 
@@ -94,6 +98,7 @@ func (g *generate) shape(d *face.Deps, a *answer.Answer, start time.Time) output
 			ID: g.ids[a.Prompt], FinishReason: finishReason(a), WeightVersion: "default",
 			PromptTokens: a.Usage.PromptTokens, CompletionTokens: a.Usage.CompletionTokens,
 			CachedTokens: a.Usage.CachedTokens,
+			Adapter:      a.Handle.Adapter, AdapterVersion: a.Handle.Version, AdapterDigest: a.Handle.Digest,
 		},
 	}
 	if out.OutputIDs == nil {

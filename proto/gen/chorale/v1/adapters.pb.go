@@ -2010,7 +2010,8 @@ func (x *RollbackAdapterResponse) GetEvicted() []string {
 // WatchAdaptersRequest asks for the catalogue and its changes.
 type WatchAdaptersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Send no catalogue, but what has changed since this revision; 0: send it.
+	// Send no catalogue, but what has changed since this revision (and perhaps
+	// some that was told already); 0: send it.
 	FromRevision  uint64 `protobuf:"varint,1,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -634,7 +634,8 @@ func (x *LogprobOptions) GetTokenIds() []int32 {
 type GenerateRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Prompts []*Prompt              `protobuf:"bytes,1,rep,name=prompts,proto3" json:"prompts,omitempty"`
-	// Adapter names, one per prompt; an empty name is the base model. An empty
+	// Adapter names, one per prompt, or names with a version ("a@3",
+	// "a@sha256:…"); an empty name is the base model. An empty
 	// list asks the base model for all.
 	Adapters []string        `protobuf:"bytes,2,rep,name=adapters,proto3" json:"adapters,omitempty"`
 	Sampling *SamplingParams `protobuf:"bytes,3,opt,name=sampling,proto3" json:"sampling,omitempty"`
@@ -1074,11 +1075,13 @@ type Generation struct {
 	Usage          *Usage              `protobuf:"bytes,6,opt,name=usage,proto3" json:"usage,omitempty"`
 	PromptLogprobs []*PositionLogprobs `protobuf:"bytes,7,rep,name=prompt_logprobs,json=promptLogprobs,proto3" json:"prompt_logprobs,omitempty"`
 	Logprobs       []*PositionLogprobs `protobuf:"bytes,8,rep,name=logprobs,proto3" json:"logprobs,omitempty"`
-	// The adapter that answered, empty for the base model, and its digest.
-	Adapter       string `protobuf:"bytes,9,opt,name=adapter,proto3" json:"adapter,omitempty"`
-	AdapterDigest string `protobuf:"bytes,10,opt,name=adapter_digest,json=adapterDigest,proto3" json:"adapter_digest,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The adapter that answered, empty for the base model, its digest, and the
+	// number of its version.
+	Adapter        string `protobuf:"bytes,9,opt,name=adapter,proto3" json:"adapter,omitempty"`
+	AdapterDigest  string `protobuf:"bytes,10,opt,name=adapter_digest,json=adapterDigest,proto3" json:"adapter_digest,omitempty"`
+	AdapterVersion uint64 `protobuf:"varint,11,opt,name=adapter_version,json=adapterVersion,proto3" json:"adapter_version,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Generation) Reset() {
@@ -1181,6 +1184,13 @@ func (x *Generation) GetAdapterDigest() string {
 	return ""
 }
 
+func (x *Generation) GetAdapterVersion() uint64 {
+	if x != nil {
+		return x.AdapterVersion
+	}
+	return 0
+}
+
 // GenerateResponse holds n answers per prompt, in the order of the prompts.
 type GenerateResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1246,12 +1256,13 @@ type GenerateStreamResponse struct {
 	PromptLogprobs []*PositionLogprobs `protobuf:"bytes,6,rep,name=prompt_logprobs,json=promptLogprobs,proto3" json:"prompt_logprobs,omitempty"`
 	Logprobs       []*PositionLogprobs `protobuf:"bytes,7,rep,name=logprobs,proto3" json:"logprobs,omitempty"`
 	// Set in the last piece of an answer, with its usage.
-	Finish        *Finish `protobuf:"bytes,8,opt,name=finish,proto3" json:"finish,omitempty"`
-	Usage         *Usage  `protobuf:"bytes,9,opt,name=usage,proto3" json:"usage,omitempty"`
-	Adapter       string  `protobuf:"bytes,10,opt,name=adapter,proto3" json:"adapter,omitempty"`
-	AdapterDigest string  `protobuf:"bytes,11,opt,name=adapter_digest,json=adapterDigest,proto3" json:"adapter_digest,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Finish         *Finish `protobuf:"bytes,8,opt,name=finish,proto3" json:"finish,omitempty"`
+	Usage          *Usage  `protobuf:"bytes,9,opt,name=usage,proto3" json:"usage,omitempty"`
+	Adapter        string  `protobuf:"bytes,10,opt,name=adapter,proto3" json:"adapter,omitempty"`
+	AdapterDigest  string  `protobuf:"bytes,11,opt,name=adapter_digest,json=adapterDigest,proto3" json:"adapter_digest,omitempty"`
+	AdapterVersion uint64  `protobuf:"varint,12,opt,name=adapter_version,json=adapterVersion,proto3" json:"adapter_version,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GenerateStreamResponse) Reset() {
@@ -1359,6 +1370,13 @@ func (x *GenerateStreamResponse) GetAdapterDigest() string {
 		return x.AdapterDigest
 	}
 	return ""
+}
+
+func (x *GenerateStreamResponse) GetAdapterVersion() uint64 {
+	if x != nil {
+		return x.AdapterVersion
+	}
+	return 0
 }
 
 // TokenizeRequest asks for the tokens of a prompt.
@@ -2366,7 +2384,7 @@ const file_chorale_v1_inference_proto_rawDesc = "" +
 	"\x05Usage\x12#\n" +
 	"\rprompt_tokens\x18\x01 \x01(\x05R\fpromptTokens\x12+\n" +
 	"\x11completion_tokens\x18\x02 \x01(\x05R\x10completionTokens\x12#\n" +
-	"\rcached_tokens\x18\x03 \x01(\x05R\fcachedTokens\"\x9a\x03\n" +
+	"\rcached_tokens\x18\x03 \x01(\x05R\fcachedTokens\"\xc3\x03\n" +
 	"\n" +
 	"Generation\x12!\n" +
 	"\fprompt_index\x18\x01 \x01(\x05R\vpromptIndex\x12!\n" +
@@ -2379,11 +2397,12 @@ const file_chorale_v1_inference_proto_rawDesc = "" +
 	"\blogprobs\x18\b \x03(\v2\x1c.chorale.v1.PositionLogprobsR\blogprobs\x12\x18\n" +
 	"\aadapter\x18\t \x01(\tR\aadapter\x12%\n" +
 	"\x0eadapter_digest\x18\n" +
-	" \x01(\tR\radapterDigest\"k\n" +
+	" \x01(\tR\radapterDigest\x12'\n" +
+	"\x0fadapter_version\x18\v \x01(\x04R\x0eadapterVersion\"k\n" +
 	"\x10GenerateResponse\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x128\n" +
-	"\vgenerations\x18\x02 \x03(\v2\x16.chorale.v1.GenerationR\vgenerations\"\xc5\x03\n" +
+	"\vgenerations\x18\x02 \x03(\v2\x16.chorale.v1.GenerationR\vgenerations\"\xee\x03\n" +
 	"\x16GenerateStreamResponse\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12!\n" +
@@ -2397,7 +2416,8 @@ const file_chorale_v1_inference_proto_rawDesc = "" +
 	"\x05usage\x18\t \x01(\v2\x11.chorale.v1.UsageR\x05usage\x12\x18\n" +
 	"\aadapter\x18\n" +
 	" \x01(\tR\aadapter\x12%\n" +
-	"\x0eadapter_digest\x18\v \x01(\tR\radapterDigest\"\x8f\x01\n" +
+	"\x0eadapter_digest\x18\v \x01(\tR\radapterDigest\x12'\n" +
+	"\x0fadapter_version\x18\f \x01(\x04R\x0eadapterVersion\"\x8f\x01\n" +
 	"\x0fTokenizeRequest\x122\n" +
 	"\x06prompt\x18\x01 \x01(\v2\x12.chorale.v1.PromptB\x06\xbaH\x03\xc8\x01\x01R\x06prompt\x121\n" +
 	"\x12add_special_tokens\x18\x02 \x01(\bH\x00R\x10addSpecialTokens\x88\x01\x01B\x15\n" +
