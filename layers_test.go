@@ -49,6 +49,7 @@ var rules = []rule{
 
 	{"services", "cmd", nil, "cmd is wiring only"},
 	{"", "go.etcd.io/bbolt", []string{"adaptermgr/store"}, "one package knows how the registry is stored"},
+	{"", "github.com/minio/minio-go", []string{"adaptermgr/source"}, "one package knows object stores"},
 	{"", "worker/tensor/cpu", []string{"cmd", "worker/model", "worker/engine", "tests", "worker/tensor/cpu"}, "devices are behind tensor.Backend; only wiring and tests name one"},
 
 	{"", "worker/tensor/cuda", []string{"cmd", "worker/model", "worker/engine", "tests", "worker/tensor/cuda"}, "devices are behind tensor.Backend; only wiring and tests name one"},

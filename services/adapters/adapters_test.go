@@ -171,6 +171,7 @@ func dial(t *testing.T, register func(*grpc.Server)) *grpc.ClientConn {
 type fixture struct {
 	root   string
 	spool  string
+	server *adapters.Server
 	worker *workerServer
 	group  *adapters.WorkerClient
 	c      pb.AdapterServiceClient
@@ -203,9 +204,9 @@ func setup(t *testing.T) *fixture {
 	done := make(chan error, 1)
 	go func() { done <- f.m.Run(ctx) }()
 	f.c = pb.NewAdapterServiceClient(dial(t, func(s *grpc.Server) {
-		server := adapters.NewServer(f.m)
-		server.AcceptUploads(src)
-		pb.RegisterAdapterServiceServer(s, server)
+		f.server = adapters.NewServer(f.m)
+		f.server.AcceptUploads(src)
+		pb.RegisterAdapterServiceServer(s, f.server)
 	}))
 	t.Cleanup(func() {
 		cancel()

@@ -19,6 +19,8 @@ type Server struct {
 	pb.UnimplementedAdapterServiceServer
 	m       *adaptermgr.Manager
 	uploads source.Uploads // nil: none are taken
+	// uploadIdle ends an upload of which nothing comes; 0: the constant.
+	uploadIdle time.Duration
 }
 
 var _ pb.AdapterServiceServer = (*Server)(nil)

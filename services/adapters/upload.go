@@ -1,6 +1,7 @@
 package adapters
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -17,8 +18,8 @@ import (
 // the server serves.
 func (s *Server) AcceptUploads(u source.Uploads) { s.uploads = u }
 
-// uploadIdle ends an upload of which nothing comes; a variable for tests.
-var uploadIdle = time.Minute
+// uploadIdle ends an upload of which nothing comes.
+const uploadIdle = time.Minute
 
 type uploadStream = grpc.ClientStreamingServer[pb.UploadAdapterRequest, pb.UploadAdapterResponse]
 
@@ -35,7 +36,7 @@ func (s *Server) upload(stream uploadStream) (*pb.UploadAdapterResponse, error) 
 	if s.uploads == nil {
 		return nil, fmt.Errorf("%w: this server takes no uploads", adaptermgr.ErrUnsupported)
 	}
-	in := receivePieces(stream)
+	in := receivePieces(stream, cmp.Or(s.uploadIdle, uploadIdle))
 	first, err := in.next()
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
@@ -104,8 +105,8 @@ type piece struct {
 	err error
 }
 
-func receivePieces(stream uploadStream) *pieces {
-	p := &pieces{ch: make(chan piece), idle: uploadIdle}
+func receivePieces(stream uploadStream, idle time.Duration) *pieces {
+	p := &pieces{ch: make(chan piece), idle: idle}
 	go func() {
 		for {
 			r, err := stream.Recv()

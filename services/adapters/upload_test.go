@@ -104,7 +104,7 @@ func TestUpload(t *testing.T) {
 // nothing.
 func TestUploadsThatDoNotEnd(t *testing.T) {
 	f := setup(t)
-	adapters.SetUploadIdle(t, 100*time.Millisecond)
+	f.server.SetUploadIdle(100 * time.Millisecond)
 	begin := func(ctx context.Context) pb.AdapterService_UploadAdapterClient {
 		s, err := f.c.UploadAdapter(ctx)
 		if err == nil {
