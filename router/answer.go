@@ -16,6 +16,7 @@ type running struct {
 	id     string
 	entry  *AdapterEntry // nil: base model
 	prompt []int32
+	chain  []uint64 // of prompt, see blocks; the router goroutine's
 	arrive time.Time
 
 	choices   []*choice

@@ -87,8 +87,9 @@ func (r *Router) giveUp(now time.Time) {
 }
 
 // place chooses the group for a sequence: one that has its adapter in the
-// batch already, else in device memory, else the least loaded with room in the
-// batch. nil: it has to wait.
+// batch already, else in device memory, else any with room in the batch; among
+// these the least loaded, but one that was given the start of the same prompt
+// before may have somewhat more to do. nil: it has to wait.
 func (r *Router) place(c *choice, cat *Catalogue, room map[*link]int, sent map[*link]map[string]bool, now time.Time) *link {
 	var best *link
 	bestScore, tight := 0, false
@@ -111,7 +112,7 @@ func (r *Router) place(c *choice, cat *Catalogue, room map[*link]int, sent map[*
 				continue
 			}
 		}
-		score := room[l]
+		score := room[l] + l.bonus(c)
 		if d != "" && set[d] {
 			score += 1 << 20
 		} else if d != "" && slices.Contains(l.status.Resident, d) {

@@ -34,6 +34,7 @@ type link struct {
 	devices   []DeviceState
 	inflight  int
 	adapters  map[string]int // sequences under way by digest, the base not counted
+	prefixes  prefixes
 }
 
 func newLink(r *Router, d Dialer) *link {
@@ -105,6 +106,9 @@ func (l *link) up(conn Conn, info GroupInfo) {
 	l.mu.Unlock()
 	l.log.Info("worker group connected", zap.String("device", info.Device), zap.String("incarnation", info.Incarnation))
 	l.r.do(func() {
+		if info.Incarnation != l.info.Incarnation {
+			l.prefixes.forget()
+		}
 		l.connected, l.err, l.info, l.status, l.devices = true, nil, info, GroupStatus{}, nil
 		l.r.dispatch()
 	})
@@ -265,6 +269,9 @@ func (l *link) send(cs []*choice) {
 	for i, c := range cs {
 		seqs[i] = c.sequence()
 		l.inflight++
+		if len(l.r.links) > 1 {
+			l.prefixes.note(c.blocks())
+		}
 		if c.flow.digest != "" {
 			l.adapters[c.flow.digest]++
 		}

@@ -205,6 +205,9 @@ func (sc *script) worker(f []string) {
 		g.lose(errLost)
 		return
 	case "restart":
+		g.mu.Lock()
+		g.info.Incarnation += "again"
+		g.mu.Unlock()
 		g.lose(nil)
 		return
 	case "back":
