@@ -7,6 +7,12 @@
 //	                           ↑  ↓ max_loaded_loras
 //	                          READY
 //
+// A name has versions, numbered from 1; a number never comes again. One of them
+// is current: it answers whoever asks for the name. Others may have a share of
+// the name's requests (Canary), be loaded because somebody named them, or just
+// be stored, to go back to (Rollback). What is loaded and pushed out is a
+// version, not a name.
+//
 // Load fetches the artifact, checks it against the base model's modules,
 // commits its two files as blobs and its record to the registry, and waits
 // until the worker groups that are connected have it. A load that fails before
@@ -20,8 +26,20 @@
 // manager needs no memory of pushes, and a restart of a worker heals by
 // itself.
 //
-// Workers know digests, not names. A digest is wanted while a loaded name has
+// Workers know digests, not names. A digest is wanted while a loaded version has
 // it; under two names it is stored and pushed once and dropped with the last.
+//
+// # Changes that clients repeat and race
+//
+// A change with a request id is made once: its id is written in the transaction
+// that makes it, so also a crash leaves both or neither. Asked again it answers
+// the same; once the words of the answer are forgotten (a restart, a thousand
+// others since) it answers what is so then. An etag is the registry's revision
+// of the name's last change by a client; what the manager does by itself
+// (pushing out, bringing back) does not change it.
+//
+// Watches go on from a revision as long as the names that were removed since
+// are remembered, and not over a restart.
 //
 // # Who waits for whom
 //

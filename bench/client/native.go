@@ -118,7 +118,8 @@ func (c *Client) Load(ctx context.Context, in *choralev1.LoadAdapterRequest) (*c
 func (c *Client) Adapter(ctx context.Context, name string) (*choralev1.Adapter, error) {
 	out := &choralev1.GetAdapterResponse{}
 	req := call{method: http.MethodGet, path: adaptersPath + "/" + escape(name), admin: true}
-	return out.GetAdapter(), c.message(ctx, req, nil, out)
+	err := c.message(ctx, req, nil, out)
+	return out.GetAdapter(), err
 }
 
 // Update changes pin, owner and labels.

@@ -79,6 +79,7 @@ type registryFlags struct {
 	LoraPaths          []string `group:"lora" sep:"none" placeholder:"NAME=PATH" help:"Adapters to load at start: NAME=PATH, PATH, or {\"lora_name\":…,\"lora_path\":…,\"pinned\":…}."`
 	AdapterRoot        []string `group:"lora" sep:"none" placeholder:"DIR" help:"Folders below which clients may load adapters."`
 	MaxLoadedLoras     int      `group:"lora" placeholder:"N" help:"Most adapters registered as loaded; more push out the least recently used (default: no limit)."`
+	MaxAdapterVersions int      `group:"lora" placeholder:"N" help:"Versions of an adapter that stay stored, to roll back to (default: 8)."`
 	LoraEvictionPolicy string   `group:"lora" default:"lru" enum:"lru" help:"Which adapter is pushed out."`
 	LoraReloadUnloaded bool     `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
 	DataDir            string   `group:"lora" placeholder:"DIR" help:"Registry and stored adapters (default: $XDG_DATA_HOME/chorale)."`

@@ -130,7 +130,7 @@ var reasonHTTP = map[string]int{
 	ReasonVersionInUse:       http.StatusConflict,
 	ReasonNoEarlierVersion:   http.StatusConflict,
 	ReasonAdapterChanged:     http.StatusConflict,
-	ReasonRevisionCompacted:  http.StatusGone,
+	ReasonRevisionCompacted:  http.StatusBadRequest,
 	ReasonPinStarvation:      http.StatusBadRequest,
 	ReasonDiskFull:           http.StatusInsufficientStorage,
 	ReasonReadOnly:           http.StatusInsufficientStorage,
