@@ -45,6 +45,7 @@ func TestE2E(t *testing.T) {
 				{"abort", testAbort},
 				{"unload while running", testUnloadRunning},
 				{"replace while running", testReplaceRunning},
+				{"versions", testVersions},
 				{"unload over every face", testUnloadFaces},
 			} {
 				t.Run(c.name, func(t *testing.T) {
