@@ -201,6 +201,12 @@ func (w *fakeWorker) pushCount(digest string) int {
 	return w.pushes[digest]
 }
 
+func (w *fakeWorker) forcedCount(digest string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.forced[digest]
+}
+
 func (w *fakeWorker) reachable() error {
 	if !w.up {
 		return fmt.Errorf("%w: connection refused", ErrUnavailable)

@@ -243,7 +243,7 @@ func TestUnloadVersion(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if n := w.workers[0].forced[d2]; n == 0 || len(w.workers[0].holds()) != 1 {
+		if n := w.workers[0].forcedCount(d2); n == 0 || len(w.workers[0].holds()) != 1 {
 			t.Errorf("forced %d times, held %v", n, w.workers[0].holds())
 		}
 		w.check()
@@ -259,7 +259,7 @@ func TestDrainTimeout(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			_, err := w.m.Unload(ctx, UnloadRequest{Name: "a", DrainTimeout: time.Minute})
-			if !errors.Is(err, context.DeadlineExceeded) || w.state("a") != Draining || w.workers[0].forced[d] != 0 {
+			if !errors.Is(err, context.DeadlineExceeded) || w.state("a") != Draining || w.workers[0].forcedCount(d) != 0 {
 				t.Errorf("%v, %v", err, w.state("a"))
 			}
 			if restart { // the time begins anew
@@ -270,8 +270,8 @@ func TestDrainTimeout(t *testing.T) {
 				}
 			}
 			time.Sleep(31 * time.Second)
-			if w.state("a") != StateUnspecified || w.workers[0].forced[d] == 0 {
-				t.Errorf("%v, forced %d times", w.state("a"), w.workers[0].forced[d])
+			if w.state("a") != StateUnspecified || w.workers[0].forcedCount(d) == 0 {
+				t.Errorf("%v, forced %d times", w.state("a"), w.workers[0].forcedCount(d))
 			}
 			if _, err := w.m.Unload(t.Context(), UnloadRequest{Name: "a", AllowMissing: true}); err != nil {
 				t.Error(err)
