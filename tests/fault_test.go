@@ -114,6 +114,37 @@ func TestFaultWorker(t *testing.T) {
 	s.idle(callLimit)
 }
 
+// TestFaultWorkerStopped: a worker stands still in mid-answer, as behind a cut
+// network: nobody closes its connection. Its answers go on at the other all the
+// same, and when it wakes it serves again.
+func TestFaultWorkerStopped(t *testing.T) {
+	s := startSplit(t, limits{})
+	all := []string{"alto", ""}
+	s.load("alto")
+	want := map[string]string{}
+	for _, n := range all {
+		want[n] = s.read(seeded(n, 60), nil).text
+	}
+	var stop sync.Once
+	began := time.Now()
+	got := together(4*len(all), func(i int) answer {
+		return s.read(seeded(all[i%len(all)], 60), func(tokens int) {
+			if tokens >= 20 {
+				stop.Do(func() { s.workers[0].Signal(syscall.SIGSTOP) })
+			}
+		})
+	})
+	t.Logf("all answers after %v", time.Since(began).Round(100*time.Millisecond))
+	s.workers[0].Signal(syscall.SIGCONT)
+	for i, a := range got {
+		if n := all[i%len(all)]; a.err != nil || a.finish != pb.FinishReason_FINISH_REASON_LENGTH || a.text != want[n] {
+			t.Errorf("answer %d of %q: %v %v %s, %q, undisturbed %q", i, n, a.err, a.finish, a.why, a.text, want[n])
+		}
+	}
+	s.placed(0, 1)
+	s.idle(callLimit)
+}
+
 const sigkill = syscall.SIGKILL
 
 // placed waits until a worker has n adapters and the router is connected to it.

@@ -423,9 +423,10 @@ func (k ownKey) GetRequestMetadata(ctx context.Context, _ ...string) (map[string
 // RequireTransportSecurity is false: between roles there is a private network.
 func (ownKey) RequireTransportSecurity() bool { return false }
 
-// alive finds out that a machine is gone or a process has stopped: calls that
-// wait for a worker's step have no time limit of their own.
-var alive = keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}
+// alive finds out within 15 s that a machine is gone, a network is cut or a process
+// has stopped: calls that wait for a worker's step have no time limit of their own.
+// gRPC asks no more often than that.
+var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}
 
 // dialAll prepares connections; they are made when first used. key is the
 // admin key of those who ask for one.
