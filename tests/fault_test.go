@@ -310,8 +310,17 @@ func TestFaultAll(t *testing.T) {
 					t.Errorf("%q after the restart: %q, want %q", n, got, w)
 				}
 			}
-			if code, raw := s.get("/chorale/v1/adapters"); code != 200 || strings.Count(string(raw), "ADAPTER_STATE_LOADED") != 2 {
-				t.Errorf("adapters after the restart: %d %s", code, raw)
+			var list struct {
+				Adapters []struct{ Name, State string }
+			}
+			code, raw := s.get("/chorale/v1/adapters")
+			if err := json.Unmarshal(raw, &list); code != 200 || err != nil || len(list.Adapters) != 2 {
+				t.Fatalf("adapters after the restart: %d %v %s", code, err, raw)
+			}
+			for _, a := range list.Adapters {
+				if a.State != "ADAPTER_STATE_LOADED" {
+					t.Errorf("after the restart %s is %s", a.Name, a.State)
+				}
 			}
 		})
 	}
