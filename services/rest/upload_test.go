@@ -168,6 +168,9 @@ func TestBadUploadForms(t *testing.T) {
 	if code, out := postForm(t, s, "application/json", strings.NewReader("{}")); code != 400 || !strings.Contains(out, "multipart") {
 		t.Errorf("JSON: %d %s", code, out)
 	}
+	// What an upload that failed has sent may still be on its way to its collector.
+	c = &collector{}
+	s = serveUploads(t, c)
 	ct, body := formOf(t, "name", "x", "@adapter_config.json", strings.Repeat("x", 100))
 	if code, out := postForm(t, s, ct, bytes.NewReader(body[:len(body)-90])); code != 400 || !strings.Contains(out, "broke off") {
 		t.Errorf("cut: %d %s", code, out)
@@ -183,7 +186,7 @@ func TestBadUploadForms(t *testing.T) {
 	if resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("GET: %d", resp.StatusCode)
 	}
-	c.refuse = adapters.Status(adaptermgr.ErrExists).Err()
+	s = serveUploads(t, &collector{refuse: adapters.Status(adaptermgr.ErrExists).Err()})
 	ct, body = formOf(t, "name", "x", "@adapter_config.json", strings.Repeat("x", 2<<20))
 	if code, out := postForm(t, s, ct, bytes.NewReader(body)); code != 409 || !strings.Contains(out, "already loaded") {
 		t.Errorf("refused: %d %s", code, out)
