@@ -16,3 +16,12 @@ func (b *Backend) Fault() error {
 	}
 	return d.fault()
 }
+
+// reason is the library's sentence; its kind is for errors.Is alone.
+type reason struct {
+	text string
+	kind error
+}
+
+func (r *reason) Error() string { return r.text }
+func (r *reason) Unwrap() error { return r.kind }

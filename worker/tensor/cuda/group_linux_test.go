@@ -16,22 +16,6 @@ import (
 	"chorale/worker/tensor"
 )
 
-// fakeComm is a communicator that fails when it is told to.
-type fakeComm struct {
-	rank            int
-	failing         atomic.Pointer[error]
-	aborted, closed atomic.Bool
-}
-
-func (c *fakeComm) check() error {
-	if e := c.failing.Load(); e != nil {
-		return *e
-	}
-	return nil
-}
-func (c *fakeComm) abort() error { c.aborted.Store(true); return nil }
-func (c *fakeComm) close() error { c.closed.Store(true); return nil }
-
 // fakePeers are faster than NCCL for some sizes.
 type fakePeers struct {
 	handles         []byte

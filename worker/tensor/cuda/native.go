@@ -93,15 +93,6 @@ func load(path string) (*library, error) {
 	return l, nil
 }
 
-// reason is the library's sentence; its kind is for errors.Is alone.
-type reason struct {
-	text string
-	kind error
-}
-
-func (r *reason) Error() string { return r.text }
-func (r *reason) Unwrap() error { return r.kind }
-
 // toError turns a status and its sentence into an error.
 func toError(status C.int32_t, e *C.ch_error) error {
 	if status == C.CH_OK {

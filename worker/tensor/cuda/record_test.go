@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -11,6 +12,22 @@ import (
 	"chorale/worker/collective"
 	"chorale/worker/tensor"
 )
+
+// fakeComm is a communicator that fails when it is told to.
+type fakeComm struct {
+	rank            int
+	failing         atomic.Pointer[error]
+	aborted, closed atomic.Bool
+}
+
+func (c *fakeComm) check() error {
+	if e := c.failing.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+func (c *fakeComm) abort() error { c.aborted.Store(true); return nil }
+func (c *fakeComm) close() error { c.closed.Store(true); return nil }
 
 // fake is a driver without a device: it hands out addresses and keeps what is
 // submitted.
