@@ -43,13 +43,19 @@ type golden struct {
 	}
 }
 
-// longest is the most tokens that a case needs.
-func (g *golden) longest() int {
+// pages is what the cases need of a cache that keeps them all.
+func (g *golden) pages() int {
 	n := 0
-	for _, c := range g.Cases {
-		n = max(n, len(c.IDs)+max(len(c.Greedy.IDs), len(c.Given.IDs)))
+	for i := range g.Cases {
+		n += g.casePages(i)
 	}
 	return n
+}
+
+func (g *golden) casePages(i int) int {
+	c := &g.Cases[i]
+	tokens := len(c.IDs) + max(len(c.Greedy.IDs), len(c.Given.IDs))
+	return (tokens + kv.PageSize - 1) / kv.PageSize
 }
 
 // goldens reads the references of the base and of every voice.
@@ -128,20 +134,32 @@ func (r *real) voice(t *testing.T, name string) *nn.Adapter {
 	return p.Adapter
 }
 
-// runner computes one sequence.
+// runner computes steps over a cache of its own.
 type runner struct {
 	t     *testing.T
 	r     *decoder.Runner
-	a     *nn.Adapter
 	cache tensor.KV
-	pages []int32
-	n     int // tokens so far
+	used  int32 // pages given away
 	vocab int
 }
 
-func (r *real) runner(t *testing.T, a *nn.Adapter, tokens int) *runner {
+// sequence is a place in the cache.
+type sequence struct {
+	a     *nn.Adapter
+	pages []int32
+	n     int // tokens so far
+}
+
+// part is what one sequence feeds to a step; logits are wanted after the last tail
+// of its ids.
+type part struct {
+	*sequence
+	ids  []int32
+	tail int
+}
+
+func (r *real) runner(t *testing.T, pages int) *runner {
 	t.Helper()
-	pages := (tokens + kv.PageSize - 1) / kv.PageSize
 	s := &r.m.Spec
 	cache, err := r.b.NewKV(tensor.KVLayout{Layers: s.Layers, KVHeads: s.KVHeads, HeadDim: s.HeadDim, PageSize: kv.PageSize, Pages: pages})
 	if err != nil {
@@ -151,81 +169,121 @@ func (r *real) runner(t *testing.T, a *nn.Adapter, tokens int) *runner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &runner{t: t, r: rn, a: a, cache: cache, vocab: s.Vocab}
-	for p := range pages {
-		out.pages = append(out.pages, int32(p))
-	}
-	return out
+	return &runner{t: t, r: rn, cache: cache, vocab: s.Vocab}
 }
 
 func (x *runner) free() { x.r.Free(); x.cache.Free() }
 
-// again starts another sequence.
-func (x *runner) again() { x.n = 0 }
-
-// feed computes ids and calls each with the logits after each of the last
-// tail tokens.
-func (x *runner) feed(ids []int32, tail int, each func(i int, logits []float32, st tensor.LogitStat)) {
-	x.t.Helper()
-	st := &decoder.Step{Batch: tensor.Batch{IDs: ids, Seqs: []tensor.Seq{{QLen: len(ids), CtxLen: x.n + len(ids), Pages: x.pages}}}}
-	for i := range ids {
-		st.Batch.Pos = append(st.Batch.Pos, int32(x.n+i))
-		if i >= len(ids)-tail {
-			st.LogitRows = append(st.LogitRows, int32(i))
-		}
+// sequence takes the next pages.
+func (x *runner) sequence(a *nn.Adapter, pages int) *sequence {
+	s := &sequence{a: a}
+	for range pages {
+		s.pages = append(s.pages, x.used)
+		x.used++
 	}
-	if x.a != nil {
-		st.Segments = []nn.Segment{{End: len(ids), Adapter: x.a}}
-		st.LogitSegments = []nn.Segment{{End: tail, Adapter: x.a}}
+	return s
+}
+
+// feed computes parts in one step and calls each with the logits after the i-th of
+// the last tail tokens of part p. Parts of one adapter lie together.
+func (x *runner) feed(parts []part, each func(p, i int, logits []float32, st tensor.LogitStat)) {
+	x.t.Helper()
+	st := &decoder.Step{}
+	type row struct{ p, i int }
+	var rows []row
+	for p, s := range parts {
+		for i := range s.ids {
+			st.Batch.Pos = append(st.Batch.Pos, int32(s.n+i))
+			if k := i - (len(s.ids) - s.tail); k >= 0 {
+				st.LogitRows = append(st.LogitRows, int32(len(st.Batch.IDs)+i))
+				rows = append(rows, row{p, k})
+			}
+		}
+		st.Batch.IDs = append(st.Batch.IDs, s.ids...)
+		s.n += len(s.ids)
+		st.Batch.Seqs = append(st.Batch.Seqs, tensor.Seq{QStart: len(st.Batch.IDs) - len(s.ids), QLen: len(s.ids), CtxLen: s.n, Pages: s.pages})
+		st.Segments = extend(st.Segments, len(s.ids), len(st.Batch.IDs), s.a)
+		st.LogitSegments = extend(st.LogitSegments, s.tail, len(st.LogitRows), s.a)
 	}
 	x.r.Forward(st)
-	for lo := 0; lo < tail; lo += decoder.LogitBlock {
-		hi := min(lo+decoder.LogitBlock, tail)
+	for lo := 0; lo < len(rows); lo += decoder.LogitBlock {
+		hi := min(lo+decoder.LogitBlock, len(rows))
 		stats := make([]tensor.LogitStat, hi-lo)
 		l, err := x.r.Logits(st, lo, hi, stats)
 		if err != nil {
 			x.t.Fatal(err)
 		}
-		for i := lo; i < hi; i++ {
-			each(i, l[(i-lo)*x.vocab:(i-lo+1)*x.vocab], stats[i-lo])
+		for k, r := range rows[lo:hi] {
+			each(r.p, r.i, l[k*x.vocab:(k+1)*x.vocab], stats[k])
 		}
 	}
 	if err := x.r.Finish(); err != nil {
 		x.t.Fatal(err)
 	}
-	x.n += len(ids)
+}
+
+// extend adds the n rows before end to the segment of a, where that is the last, or
+// to a new one.
+func extend(s []nn.Segment, n, end int, a *nn.Adapter) []nn.Segment {
+	if a == nil || n == 0 {
+		return s
+	}
+	if k := len(s); k > 0 && s[k-1].Adapter == a {
+		s[k-1].End = end
+		return s
+	}
+	return append(s, nn.Segment{Start: end - n, End: end, Adapter: a})
 }
 
 // TestGreedyParity: at least the share greedyShare of the greedy tokens of the base
-// and of every voice are those of transformers + PEFT in float32.
+// and of every voice are those of transformers + PEFT in float32, where each step
+// computes a row of every case of every voice.
 func TestGreedyParity(t *testing.T) {
 	r := openReal(t, greedyPrecision)
-	for name, g := range goldens(t) {
-		t.Run(name, func(t *testing.T) {
-			a := r.voice(t, name)
-			equal, total := 0, 0
-			x := r.runner(t, a, g.longest())
-			defer x.free()
-			for _, c := range g.Cases {
-				x.again()
-				next := int32(-1)
-				take := func(_ int, _ []float32, st tensor.LogitStat) { next = st.ArgMax }
-				x.feed(c.IDs, 1, take)
-				for i, want := range c.Greedy.IDs {
-					total++
-					if next == want {
-						equal++
-					}
-					if i+1 < len(c.Greedy.IDs) {
-						x.feed([]int32{next}, 1, take)
-					}
-				}
+	all, pages := goldens(t), 0
+	for _, g := range all {
+		pages += g.pages()
+	}
+	x := r.runner(t, pages)
+	defer x.free()
+	var parts []part // of the cases that go on
+	var names []string
+	var wants [][]int32
+	equal, total := map[string]int{}, map[string]int{}
+	take := func(k int, st tensor.LogitStat) {
+		total[names[k]]++
+		if st.ArgMax == wants[k][0] {
+			equal[names[k]]++
+		}
+		parts[k].ids, wants[k] = []int32{st.ArgMax}, wants[k][1:]
+	}
+	for name, g := range all {
+		a := r.voice(t, name)
+		for i, c := range g.Cases {
+			k := len(parts)
+			parts = append(parts, part{x.sequence(a, g.casePages(i)), c.IDs, 1})
+			names, wants = append(names, name), append(wants, c.Greedy.IDs)
+			x.feed(parts[k:], func(_, _ int, _ []float32, st tensor.LogitStat) { take(k, st) })
+		}
+	}
+	for {
+		var on []int
+		var step []part
+		for k, w := range wants {
+			if len(w) > 0 {
+				on, step = append(on, k), append(step, parts[k])
 			}
-			t.Logf("%d of %d greedy tokens equal", equal, total)
-			if float64(equal) < greedyShare*float64(total) {
-				t.Errorf("%d of %d greedy tokens equal, want %.0f %%", equal, total, 100*greedyShare)
-			}
-		})
+		}
+		if len(on) == 0 {
+			break
+		}
+		x.feed(step, func(p, _ int, _ []float32, st tensor.LogitStat) { take(on[p], st) })
+	}
+	for name, n := range total {
+		t.Logf("%s: %d of %d greedy tokens equal", name, equal[name], n)
+		if n == 0 || float64(equal[name]) < greedyShare*float64(n) {
+			t.Errorf("%s: %d of %d greedy tokens equal, want %.0f %%", name, equal[name], n, 100*greedyShare)
+		}
 	}
 }
 
@@ -238,16 +296,21 @@ func TestLogprobParity(t *testing.T) {
 			a := r.voice(t, name)
 			var sum, worst float64
 			n := 0
-			x := r.runner(t, a, g.longest())
+			x := r.runner(t, g.pages())
 			defer x.free()
-			for _, c := range g.Cases {
+			for i, c := range g.Cases {
+				s := x.sequence(a, g.casePages(i))
+				last := len(c.IDs) - 1
+				if last > 0 {
+					x.feed([]part{{s, c.IDs[:last], 0}}, nil)
+				}
 				for _, given := range []struct {
 					IDs      []int32
 					Logprobs []float64
 				}{c.Greedy, c.Given} {
-					ids := slices.Concat(c.IDs, given.IDs[:len(given.IDs)-1])
-					x.again()
-					x.feed(ids, len(given.IDs), func(i int, l []float32, st tensor.LogitStat) {
+					s.n = last
+					ids := slices.Concat(c.IDs[last:], given.IDs[:len(given.IDs)-1])
+					x.feed([]part{{s, ids, len(given.IDs)}}, func(_, i int, l []float32, st tensor.LogitStat) {
 						d := math.Abs(sample.Logprobs(l, st.LogSumExp, given.IDs[i], 0, nil).Logprob - given.Logprobs[i])
 						sum += d
 						worst = max(worst, d)
