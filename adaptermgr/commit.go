@@ -43,7 +43,7 @@ func (m *Manager) commitLocked(plan func() (change, error), apply func()) error 
 	}
 	var written []store.Record
 	revision, err := m.o.Registry.Update(func(tx store.Tx) (err error) {
-		written, err = write(tx, c)
+		written, err = write(tx, c, m.now())
 		return err
 	})
 	if err != nil {
@@ -82,8 +82,8 @@ func (m *Manager) take(put []store.Record, del []string) (old []string) {
 		old = append(old, blobsOf(e.rec)...)
 		e.rec = r
 		for _, v := range r.Versions {
-			if v.LastUsed.After(e.used[v.Number]) {
-				e.used[v.Number] = v.LastUsed
+			if v.Turn > e.used[v.Number].turn {
+				e.used[v.Number] = use{v.LastUsed, v.Turn}
 			}
 		}
 	}
@@ -100,7 +100,7 @@ func (m *Manager) take(put []store.Record, del []string) (old []string) {
 // write is the transaction of a change. It returns the records as written: with
 // the generation of this transaction where they ask for one by 0, and never
 // with a version number that the name had before.
-func write(tx store.Tx, c change) ([]store.Record, error) {
+func write(tx store.Tx, c change, now time.Time) ([]store.Record, error) {
 	out := slices.Clone(c.put)
 	for i := range out {
 		r := &out[i]
@@ -125,7 +125,7 @@ func write(tx store.Tx, c change) ([]store.Record, error) {
 		return out, nil
 	}
 	done := *c.done
-	done.At = time.Now().UTC()
+	done.At = now
 	return out, tx.PutRequest(done)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"chorale/adaptermgr/store"
 )
@@ -21,9 +20,9 @@ type EnsureResult struct {
 // Touch notes that names, or versions of them, are in use now, for the eviction
 // order. Those that are not known are passed over. It never waits.
 func (m *Manager) Touch(names []string) {
-	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := m.nextUse()
 	for _, n := range names {
 		if e, v := m.find(n); v != nil {
 			e.used[v.Number] = now
@@ -130,7 +129,8 @@ func (m *Manager) bringBack(names []string) (evicted []string, err error) {
 				c.put = append(c.put, editable(e.rec))
 			}
 			w := versionOf(&c.put[i], v.Number)
-			w.Loaded, w.LastUsed, c.put[i].Updated = true, time.Now().UTC(), time.Now().UTC()
+			w.Loaded, c.put[i].Updated = true, m.now()
+			m.nextUse().of(w)
 		}
 		var err error
 		c.put, evicted, err = m.evict(c.put, keep)

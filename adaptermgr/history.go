@@ -3,7 +3,6 @@ package adaptermgr
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"chorale/adaptermgr/store"
 )
@@ -73,7 +72,7 @@ func (m *Manager) transitions(r *store.Record, from, to map[uint64]State, why st
 	h := r.History
 	add := func(number uint64, message string) {
 		if s, ok := to[number]; ok && from[number] != s {
-			h = addTransition(h, Transition{At: time.Now().UTC(), State: s, Version: number, Reason: cmp.Or(message, why)})
+			h = addTransition(h, Transition{At: m.now(), State: s, Version: number, Reason: cmp.Or(message, why)})
 		}
 	}
 	add(0, r.Message)

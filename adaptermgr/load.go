@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -187,7 +186,7 @@ func (m *Manager) reserve(req *loading) error {
 	if taken {
 		return nil
 	}
-	now := time.Now().UTC()
+	now := m.now()
 	return m.commitLocked(func() (change, error) {
 		return change{why: "a client loads it", put: []store.Record{{
 			Name: req.Name, State: store.StateFetching, Owner: req.Owner, Source: req.Source, Pinned: req.Pinned,
@@ -348,7 +347,7 @@ func (m *Manager) ensureSame(ctx context.Context, req *loading) (Result, error) 
 		m.mu.Unlock()
 		return Result{}, ErrNotFound
 	}
-	e.used[v.Number] = time.Now()
+	e.used[v.Number] = m.nextUse()
 	digest := v.Digest
 	m.mu.Unlock()
 	if req.Weight != nil {
@@ -400,7 +399,7 @@ func (m *Manager) register(ctx context.Context, req *loading, v store.Version, d
 // revised is the record of a name as a load will leave it. mu is held.
 func (m *Manager) revised(req *loading) store.Record {
 	r := editable(m.entries[req.Name].rec)
-	r.State, r.Message, r.Source, r.Generation, r.Updated = store.StateLive, "", "", 0, time.Now().UTC()
+	r.State, r.Message, r.Source, r.Generation, r.Updated = store.StateLive, "", "", 0, m.now()
 	if req.Weight == nil {
 		r.Pinned, r.Labels = req.Pinned, maps.Clone(req.Labels)
 		r.Owner = cmp.Or(req.Owner, r.Owner)
@@ -409,15 +408,16 @@ func (m *Manager) revised(req *loading) store.Record {
 }
 
 // place puts a version into a record that is not loaded, to answer alone. The
-// content that answered before keeps its number.
+// content that answered before keeps its number. mu is held.
 func (m *Manager) place(r *store.Record, v store.Version) (number uint64) {
+	now := m.nextUse()
 	if old := versionOf(r, r.Current); old != nil && old.Digest == v.Digest {
 		number, v.Number, v.Created = old.Number, old.Number, old.Created
 		*old = v
 	} else {
-		number = addVersion(r, v)
+		number = addVersion(r, v, now)
 	}
-	makeCurrent(r, number)
+	makeCurrent(r, number, now)
 	prune(r, m.o.MaxVersions)
 	return number
 }
@@ -440,7 +440,7 @@ func (m *Manager) answering(r store.Record, number uint64, etag string) (c chang
 // nowUsed notes a use of a version and that its load is over. mu is held.
 func (m *Manager) nowUsed(name string, number uint64) {
 	if e := m.entries[name]; e != nil {
-		e.used[number], e.progress = time.Now(), nil
+		e.used[number], e.progress = m.nextUse(), nil
 	}
 }
 

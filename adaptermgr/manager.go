@@ -44,6 +44,7 @@ type Manager struct {
 	minor    uint64        // changes since the registry's
 	changed  chan struct{} // closed and replaced by each change
 	seq      uint64        // counts changes
+	turn     uint64        // counts uses
 	cache    *catalogue
 	gone     []removal // names that were removed, oldest first
 	kept     uint64    // changes after this revision are known
@@ -54,8 +55,8 @@ type entry struct {
 	rec store.Record
 	// progress is that of a load that runs.
 	progress *Progress
-	// used are the times of use by version.
-	used map[uint64]time.Time
+	// used are the last uses by version.
+	used map[uint64]use
 	// shown are the states that the history ends with, by version.
 	shown map[uint64]State
 	// forceAt is when a drain becomes forced; zero: never by itself.
@@ -63,9 +64,9 @@ type entry struct {
 }
 
 func newEntry(r store.Record) *entry {
-	e := &entry{rec: r, used: map[uint64]time.Time{}, shown: map[uint64]State{}}
+	e := &entry{rec: r, used: map[uint64]use{}, shown: map[uint64]State{}}
 	for _, v := range r.Versions {
-		e.used[v.Number] = v.LastUsed
+		e.used[v.Number] = use{v.LastUsed, v.Turn}
 	}
 	for _, t := range r.History {
 		e.shown[t.Version] = stateOf(t.State)
@@ -126,7 +127,7 @@ func (m *Manager) recover() error {
 				continue
 			}
 			r.State, r.Message = store.StateFailed, "the load was interrupted by a restart; load it again"
-			r.History = addTransition(r.History, Transition{At: time.Now().UTC(), State: Failed, Reason: r.Message})
+			r.History = addTransition(r.History, Transition{At: m.now(), State: Failed, Reason: r.Message})
 			if err := tx.Put(*r); err != nil {
 				return err
 			}
@@ -139,6 +140,7 @@ func (m *Manager) recover() error {
 	m.revision, m.kept = revision, revision<<32
 	for _, r := range records {
 		for _, v := range r.Versions {
+			m.turn = max(m.turn, v.Turn)
 			if !m.o.Blobs.Has(v.ConfigBlob) || !m.o.Blobs.Has(v.WeightsBlob) {
 				m.faults[v.Digest] = errors.New("its stored files are missing; load it again")
 			}

@@ -3,7 +3,6 @@ package adaptermgr
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"chorale/adaptermgr/store"
 )
@@ -72,7 +71,8 @@ func (m *Manager) evict(put []store.Record, keep map[unit]bool) (_ []store.Recor
 		}
 		v := versionOf(&put[i], u.number)
 		load.remove(v)
-		v.Loaded, v.LastUsed, put[i].Updated = false, m.entries[u.name].lastUsed(u.number).UTC(), time.Now().UTC()
+		v.Loaded, put[i].Updated = false, m.now()
+		m.entries[u.name].used[u.number].of(v)
 		evicted = append(evicted, m.label(u))
 	}
 	return put, evicted, m.fits(load)

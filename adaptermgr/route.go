@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"chorale/adaptermgr/store"
 )
@@ -29,8 +28,9 @@ func (m *Manager) replace(ctx context.Context, req *loading, v store.Version, d 
 			return c, ErrNotFound
 		}
 		r := m.revised(req)
-		number = addVersion(&r, v)
-		if err := share(&r, number, req.Weight); err != nil {
+		now := m.nextUse()
+		number = addVersion(&r, v, now)
+		if err := share(&r, number, req.Weight, now); err != nil {
 			return c, err
 		}
 		prune(&r, m.o.MaxVersions)
@@ -47,13 +47,14 @@ func (m *Manager) replace(ctx context.Context, req *loading, v store.Version, d 
 
 // share lets a version answer a share of new requests: nil, or all, makes it
 // the current one.
-func share(r *store.Record, number uint64, weight *int) error {
+func share(r *store.Record, number uint64, weight *int, now use) error {
 	if weight == nil || *weight == 100 {
-		makeCurrent(r, number)
+		makeCurrent(r, number, now)
 		return nil
 	}
 	v := versionOf(r, number)
-	v.Weight, v.Loaded, v.LastUsed = *weight, true, time.Now().UTC()
+	v.Weight, v.Loaded = *weight, true
+	now.of(v)
 	if sum := weights(r); sum > 100 {
 		return fmt.Errorf("%w: the versions beside the current one would have %d percent", ErrWeight, sum)
 	}
@@ -119,7 +120,7 @@ func (m *Manager) Canary(ctx context.Context, req CanaryRequest) (Result, error)
 			case v == nil:
 				return 0, fmt.Errorf("%w: %d%s", ErrVersionNotFound, req.Version, numbers(r))
 			case v.Number == r.Current && req.Weight == 100:
-				makeCurrent(r, v.Number)
+				makeCurrent(r, v.Number, m.nextUse())
 				return v.Number, nil
 			case v.Number == r.Current:
 				return 0, fmt.Errorf("%w: version %d answers what the others leave; give them their share", ErrWeight, v.Number)
@@ -128,7 +129,7 @@ func (m *Manager) Canary(ctx context.Context, req CanaryRequest) (Result, error)
 				v.Weight = 0
 				return 0, nil
 			}
-			return v.Number, share(r, v.Number, &req.Weight)
+			return v.Number, share(r, v.Number, &req.Weight, m.nextUse())
 		})
 	})
 	return r, nameError(req.Name, err)
@@ -162,7 +163,7 @@ func (m *Manager) Rollback(ctx context.Context, req RollbackRequest) (Result, er
 			if versionOf(r, to) == nil {
 				return 0, fmt.Errorf("%w: %d%s", ErrVersionNotFound, to, numbers(r))
 			}
-			makeCurrent(r, to)
+			makeCurrent(r, to, m.nextUse())
 			return to, nil
 		})
 	})
@@ -235,7 +236,7 @@ func (m *Manager) rerouted(q rerouting, plan func(*store.Record) (uint64, error)
 		return store.Record{}, 0, err
 	}
 	r := editable(e.rec)
-	r.Generation, r.Updated = 0, time.Now().UTC()
+	r.Generation, r.Updated = 0, m.now()
 	bring, err := plan(&r)
 	return r, bring, err
 }

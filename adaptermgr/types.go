@@ -280,6 +280,10 @@ type Options struct {
 	// that answer are never removed for it.
 	MaxVersions int
 
+	// Now is the clock whose times are shown and stored, default time.Now. Nothing
+	// is ordered or timed by it, so that it may jump.
+	Now func() time.Time
+
 	// WorkerTimeout is how long a load waits while no group can take it,
 	// default 10 s.
 	WorkerTimeout time.Duration
@@ -319,6 +323,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.MaxPushes <= 0 {
 		o.MaxPushes = 2
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()

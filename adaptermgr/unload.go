@@ -115,7 +115,7 @@ func (m *Manager) beginUnload(ctx context.Context, req UnloadRequest, done *stor
 		if again := r.State == store.StateDraining; again && r.Force == (r.Force || req.Force) && req.DrainTimeout == 0 {
 			return c, nil
 		}
-		r.State, r.Updated, r.Generation = store.StateDraining, time.Now().UTC(), 0
+		r.State, r.Updated, r.Generation = store.StateDraining, m.now(), 0
 		r.Force, r.DrainTimeout = r.Force || req.Force, max(0, req.DrainTimeout)
 		c.put = []store.Record{r}
 		return c, nil
@@ -149,7 +149,7 @@ func (m *Manager) unloadVersion(ctx context.Context, req UnloadRequest, u unit, 
 		r := editable(e.rec)
 		digest = e.version(u.number).Digest
 		removeVersion(&r, u.number)
-		r.Generation, r.Updated = 0, time.Now().UTC()
+		r.Generation, r.Updated = 0, m.now()
 		return change{put: []store.Record{r}, why: "a client unloaded a version", done: done}, nil
 	}, nil)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"time"
 
 	"chorale/adaptermgr/store"
 )
@@ -52,7 +51,7 @@ func (m *Manager) update(ctx context.Context, req *UpdateRequest, done *store.Re
 		if req.Pinned != nil {
 			r.Pinned = *req.Pinned
 		}
-		r.Generation, r.Updated = 0, time.Now().UTC()
+		r.Generation, r.Updated = 0, m.now()
 		err := errors.Join(checkLabels(r.Labels), checkOwner(r.Owner))
 		if v := e.current(); v != nil {
 			err = errors.Join(err, m.checkPins(req.Name, v.Digest, r.Pinned))

@@ -55,18 +55,18 @@ func editable(r store.Record) store.Record {
 	return r
 }
 
-// add appends a version under the next number and returns the number.
-func addVersion(r *store.Record, v store.Version) uint64 {
+// addVersion appends a version under the next number and returns the number.
+func addVersion(r *store.Record, v store.Version, now use) uint64 {
 	r.LastNumber++
 	v.Number = r.LastNumber
-	v.Created = time.Now().UTC()
+	v.Created = now.at
 	r.Versions = append(r.Versions, v)
 	return v.Number
 }
 
 // makeCurrent lets a version answer alone, if it has not done so already; the
 // one before may be rolled back to. Those that answered leave the workers.
-func makeCurrent(r *store.Record, number uint64) {
+func makeCurrent(r *store.Record, number uint64, now use) {
 	for i := range r.Versions {
 		v := &r.Versions[i]
 		if v.Number != number && (v.Number == r.Current || v.Weight > 0) {
@@ -74,7 +74,8 @@ func makeCurrent(r *store.Record, number uint64) {
 		}
 		v.Weight = 0
 		if v.Number == number {
-			v.Loaded, v.LastUsed = true, time.Now().UTC()
+			v.Loaded = true
+			now.of(v)
 		}
 	}
 	if r.Current == number {
@@ -137,8 +138,27 @@ func (m *Manager) checkEtag(name, want string) error {
 	return nil
 }
 
+// use is a use of a version. at is what the clock said, and only shown; turn
+// tells what was before what: a clock may jump.
+type use struct {
+	at   time.Time
+	turn uint64
+}
+
+// of notes the use in a version's stored form.
+func (u use) of(v *store.Version) { v.LastUsed, v.Turn = u.at, u.turn }
+
+// now is the time that is shown and stored. Nothing is ordered or timed by it.
+func (m *Manager) now() time.Time { return m.o.Now().UTC() }
+
+// nextUse is a use after all before it. mu is held.
+func (m *Manager) nextUse() use {
+	m.turn++
+	return use{m.now(), m.turn}
+}
+
 // lastUsed is when a version was used last.
-func (e *entry) lastUsed(number uint64) time.Time { return e.used[number] }
+func (e *entry) lastUsed(number uint64) time.Time { return e.used[number].at }
 
 // label is how messages and answers name a unit: by its name alone when it is
 // the version that answers.
@@ -151,6 +171,7 @@ func (m *Manager) label(u unit) string {
 
 // byUse orders units by their last use.
 func (m *Manager) byUse(a, b unit) int {
-	return cmp.Or(m.entries[a.name].lastUsed(a.number).Compare(m.entries[b.name].lastUsed(b.number)),
+	x, y := m.entries[a.name].used[a.number], m.entries[b.name].used[b.number]
+	return cmp.Or(cmp.Compare(x.turn, y.turn), x.at.Compare(y.at),
 		cmp.Compare(a.name, b.name), cmp.Compare(a.number, b.number))
 }

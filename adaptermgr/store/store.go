@@ -106,6 +106,9 @@ type Version struct {
 	BaseModel string    `json:"base_model,omitempty"`
 	Created   time.Time `json:"created"`
 	LastUsed  time.Time `json:"last_used,omitzero"`
+	// Turn orders uses: the larger, the later, whatever the clock said. 0: not
+	// known, earlier than all others.
+	Turn uint64 `json:"turn,omitempty"`
 }
 
 // Transition is a change of state: of a version, or of the name where Version
