@@ -138,7 +138,7 @@ func testOneStep(s *site) {
 	for _, a := range names[:per] {
 		ps, as = append(ps, prompt, prompt), append(as, a, nil)
 	}
-	body := greedy("", "", 48)
+	body := greedy("", "", 24)
 	body["text"], body["lora_path"] = ps, as
 	done := make(chan []sglang, 1)
 	go func() {
@@ -265,8 +265,8 @@ func finalText(lines string, code int, err error) string {
 }
 
 func testUnloadRunning(s *site) {
-	want := s.say(prompt, "echo", 100)
-	ended := s.begin("echo", 100)
+	want := s.say(prompt, "echo", 40)
+	ended := s.begin("echo", 40)
 	gone := make(chan int, 1)
 	go func() {
 		code, _ := s.post("/unload_lora_adapter", object{"lora_name": "echo"})
@@ -285,7 +285,7 @@ func testUnloadRunning(s *site) {
 	}
 	s.refused("/generate", greedy(prompt, "echo", 1), 400, "never been loaded", "echo")
 	s.load("echo")
-	if got := s.say(prompt, "echo", 100); got != want {
+	if got := s.say(prompt, "echo", 40); got != want {
 		s.t.Errorf("after loading again: %q, before %q", got, want)
 	}
 }
@@ -293,18 +293,18 @@ func testUnloadRunning(s *site) {
 // testReplaceRunning: new requests get the new content at once, running ones
 // keep the old.
 func testReplaceRunning(s *site) {
-	before, other := s.say(prompt, "echo", 60), s.say(prompt, "alto", 60)
-	ended := s.begin("echo", 60)
+	before, other := s.say(prompt, "echo", 30), s.say(prompt, "alto", 30)
+	ended := s.begin("echo", 30)
 	var out object
 	s.ask("/chorale/v1/adapters", object{"name": "echo", "source": "alto", "replace": true}, &out)
-	if got := s.say(prompt, "echo", 60); got != other {
+	if got := s.say(prompt, "echo", 30); got != other {
 		s.t.Errorf("after the replacement: %q, want %q", got, other)
 	}
 	if got := <-ended; got != before {
 		s.t.Errorf("the running answer: %q, want the old content's %q", got, before)
 	}
 	s.ask("/chorale/v1/adapters", object{"name": "echo", "source": "echo", "replace": true}, &out)
-	if got := s.say(prompt, "echo", 60); got != before {
+	if got := s.say(prompt, "echo", 30); got != before {
 		s.t.Errorf("after the way back: %q, want %q", got, before)
 	}
 }

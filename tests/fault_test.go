@@ -78,14 +78,14 @@ func TestFaultWorker(t *testing.T) {
 		if n != "" {
 			s.load(n)
 		}
-		want[n] = s.read(seeded(n, 60), nil).text
+		want[n] = s.read(seeded(n, 40), nil).text
 	}
 	// Rounds, so that each worker dies, and early and late in an answer.
-	for round, after := range []int{1, 20, 45} {
+	for round, after := range []int{1, 12, 28} {
 		victim := round % 2
 		var kill sync.Once
 		got := together(2*len(all), func(i int) answer {
-			return s.read(seeded(all[i%len(all)], 60), func(tokens int) {
+			return s.read(seeded(all[i%len(all)], 40), func(tokens int) {
 				if tokens >= after {
 					kill.Do(func() { s.workers[victim].Signal(sigkill) })
 				}
@@ -98,14 +98,14 @@ func TestFaultWorker(t *testing.T) {
 			}
 		}
 		// One worker alone serves all.
-		for _, n := range all {
-			if a := s.read(seeded(n, 60), nil); a.text != want[n] || a.err != nil {
+		for i, a := range together(len(all), func(i int) answer { return s.read(seeded(all[i], 40), nil) }) {
+			if n := all[i]; a.text != want[n] || a.err != nil {
 				t.Errorf("round %d, %q with one worker: %v %q, want %q", round, n, a.err, a.text, want[n])
 			}
 		}
 		s.startWorker(victim)
 		s.placed(victim, 3)
-		for i, a := range together(2*len(all), func(i int) answer { return s.read(seeded(all[i%len(all)], 60), nil) }) {
+		for i, a := range together(2*len(all), func(i int) answer { return s.read(seeded(all[i%len(all)], 40), nil) }) {
 			if n := all[i%len(all)]; a.text != want[n] || a.err != nil {
 				t.Errorf("round %d, %q with both again: %v %q, want %q", round, n, a.err, a.text, want[n])
 			}
@@ -118,18 +118,19 @@ func TestFaultWorker(t *testing.T) {
 // network: nobody closes its connection. Its answers go on at the other all the
 // same, and when it wakes it serves again.
 func TestFaultWorkerStopped(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	s := startSplit(t, limits{})
 	all := []string{"alto", ""}
 	s.load("alto")
 	want := map[string]string{}
 	for _, n := range all {
-		want[n] = s.read(seeded(n, 60), nil).text
+		want[n] = s.read(seeded(n, 40), nil).text
 	}
 	var stop sync.Once
 	began := time.Now()
 	got := together(4*len(all), func(i int) answer {
-		return s.read(seeded(all[i%len(all)], 60), func(tokens int) {
-			if tokens >= 20 {
+		return s.read(seeded(all[i%len(all)], 40), func(tokens int) {
+			if tokens >= 12 {
 				stop.Do(func() { s.workers[0].Signal(syscall.SIGSTOP) })
 			}
 		})
@@ -337,7 +338,7 @@ func TestFaultManagerRandom(t *testing.T) {
 		s.load(n)
 		want[n] = s.say(prompt, n, 4)
 	}
-	for round := range 20 {
+	for round := range 10 {
 		acked := s.churn(rng, time.Duration(rng.IntN(120))*time.Millisecond)
 		s.startManager(s.managerAddr)
 		s.settled(round, acked, want)

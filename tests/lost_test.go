@@ -24,7 +24,7 @@ func TestFaultDevice(t *testing.T) {
 		if n != "" {
 			s.load(n)
 		}
-		want[n] = s.read(seeded(n, 60), nil).text
+		want[n] = s.read(seeded(n, 40), nil).text
 	}
 	check := func(when string, i int, a answer) {
 		t.Helper()
@@ -36,9 +36,9 @@ func TestFaultDevice(t *testing.T) {
 	const victim = 0
 	w := s.workers[victim]
 	var once sync.Once
-	for i, a := range together(4*len(all), func(i int) answer {
-		return s.read(seeded(all[i%len(all)], 60), func(tokens int) {
-			if tokens >= 20 {
+	for i, a := range together(3*len(all), func(i int) answer {
+		return s.read(seeded(all[i%len(all)], 40), func(tokens int) {
+			if tokens >= 12 {
 				once.Do(func() { w.Signal(syscall.SIGUSR1) })
 			}
 		})
@@ -51,7 +51,7 @@ func TestFaultDevice(t *testing.T) {
 	}
 	s.startWorker(victim)
 	s.placed(victim, 2)
-	for i, a := range together(4*len(all), func(i int) answer { return s.read(seeded(all[i%len(all)], 60), nil) }) {
+	for i, a := range together(3*len(all), func(i int) answer { return s.read(seeded(all[i%len(all)], 40), nil) }) {
 		check("with both again", i, a)
 	}
 	s.idle(callLimit)

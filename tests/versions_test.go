@@ -16,7 +16,7 @@ import (
 // in which way, through canary, promotion and roll-back.
 func testVersions(s *site) {
 	ctx := context.Background()
-	texts := map[uint64]string{1: s.say(prompt, "alto", 12), 2: s.say(prompt, "bass", 12)}
+	texts := map[uint64]string{1: s.say(prompt, "alto", 8), 2: s.say(prompt, "bass", 8)}
 	load := func(source string, weight *int32) *pb.Adapter {
 		r, err := s.admin.LoadAdapter(ctx, &pb.LoadAdapterRequest{Name: "voice", Source: source, Weight: weight})
 		if err != nil {
@@ -31,12 +31,12 @@ func testVersions(s *site) {
 		s.t.Fatalf("the canary: %v", a)
 	}
 	for ref, want := range map[string]uint64{"voice@1": 1, "voice@2": 2, "voice@" + a.GetVersions()[1].GetDigest(): 2} {
-		if got := s.say(prompt, ref, 12); got != texts[want] {
+		if got := s.say(prompt, ref, 8); got != texts[want] {
 			s.t.Errorf("%s says %q, want %q", ref, got, texts[want])
 		}
 	}
 	ask := func(user string) (version uint64) {
-		code, body, header := s.do("POST", "/v1/completions", object{"model": "voice", "prompt": prompt, "max_tokens": 12, "temperature": 0, "user": user})
+		code, body, header := s.do("POST", "/v1/completions", object{"model": "voice", "prompt": prompt, "max_tokens": 8, "temperature": 0, "user": user})
 		who := header.Get("X-Chorale-Adapter")
 		if _, err := fmt.Sscanf(who, "voice@%d;", &version); code != 200 || err != nil {
 			s.t.Fatalf("%d %q %s", code, who, body)
