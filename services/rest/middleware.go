@@ -13,34 +13,40 @@ import (
 
 	"go.uber.org/zap"
 
+	"chorale/services/rest/face"
 	"chorale/services/status"
 )
 
-// requestIDHeader carries the id that logs and panics show, in and out.
-const requestIDHeader = "X-Request-Id"
-
 // outer is what happens to every request: an id, limits, recovery, a log line.
 type outer struct {
-	next *dispatcher
-	o    *Options
+	next    *dispatcher
+	origins *origins
+	o       *Options
 }
 
 // ServeHTTP serves one request.
 func (h *outer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	id := requestID(r)
-	w.Header().Set(requestIDHeader, id)
+	w.Header().Set(face.RequestIDHeader, id)
+	r.Header.Set(face.RequestIDHeader, id) // answers are called by it
 	rec := &recorder{ResponseWriter: w, ctl: http.NewResponseController(w), timeout: h.o.WriteTimeout}
 	defer h.logRequest(rec, r, id, start)
 	defer h.recovered(rec, r, id)
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = h.bounded(rec, w, r)
 	}
-	if err := plain(r); err != nil {
-		status.Write(rec, h.next.shapeOf(r.URL.Path), err)
-		return
+	rt := h.next.find(r.URL.Path)
+	done, err := h.origins.check(rec, r, rt)
+	if err == nil && !done {
+		err = plain(r)
 	}
-	h.next.ServeHTTP(rec, r)
+	switch {
+	case err != nil:
+		status.Write(rec, rt.shaped(), err)
+	case !done:
+		h.next.serve(rec, r, rt)
+	}
 }
 
 // plain refuses compressed bodies by name, lest they be called broken JSON.
@@ -78,7 +84,7 @@ func (h *outer) recovered(rec *recorder, r *http.Request, id string) {
 		// Half an answer is out: only cutting the connection tells the client.
 		panic(http.ErrAbortHandler)
 	}
-	status.Write(rec, h.next.shapeOf(r.URL.Path), fmt.Errorf("%w, id %s", status.ErrPanic, id))
+	status.Write(rec, h.next.find(r.URL.Path).shaped(), fmt.Errorf("%w, id %s", status.ErrPanic, id))
 }
 
 // quiet are paths that are asked every few seconds by machines.
@@ -105,7 +111,7 @@ func (h *outer) logRequest(rec *recorder, r *http.Request, id string, start time
 // requestID takes the client's id when it is fit for logs and headers.
 func requestID(r *http.Request) string {
 	const most = 128
-	id := r.Header.Get(requestIDHeader)
+	id := r.Header.Get(face.RequestIDHeader)
 	bad := func(c rune) bool { return c <= ' ' || c > '~' }
 	if id == "" || len(id) > most || strings.ContainsFunc(id, bad) {
 		return strings.ToLower(rand.Text())

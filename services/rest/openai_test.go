@@ -41,7 +41,7 @@ func TestCompletionParams(t *testing.T) {
 	seed := uint64(7)
 	body := `{"model":"a","prompt":"x","max_tokens":9,"min_tokens":2,"temperature":0,"top_p":0.5,"top_k":3,"min_p":0.2,"n":2,"stop":["a","b"],"seed":7,` +
 		`"presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.5,"logit_bias":{"5":1.5},"user":"u","ignore_eos":true,"stop_token_ids":[4],` +
-		`"skip_special_tokens":false,"spaces_between_special_tokens":false,"include_stop_str_in_output":true,"priority":3,"cache_salt":"x","add_special_tokens":false}`
+		`"skip_special_tokens":false,"spaces_between_special_tokens":false,"include_stop_str_in_output":true,"priority":3,"cache_salt":"","add_special_tokens":false}`
 	if code, out := s.post("/v1/completions", body); code != 200 {
 		t.Fatal(out)
 	}

@@ -36,6 +36,9 @@ type Options struct {
 	Log *zap.Logger
 	// MaxBody is the largest request body in bytes; 0 is 32 MiB.
 	MaxBody int64
+	// Origins are those of web pages that may call what needs no admin key
+	// ("https://chat.example"; "*" is any). Others may not call at all.
+	Origins []string
 	// ReadTimeout bounds how long a body may take to arrive; 0 is a minute.
 	ReadTimeout time.Duration
 	// WriteTimeout bounds each write to a client, not the whole answer: a
@@ -74,7 +77,10 @@ func Server(h http.Handler, log *zap.Logger) *http.Server {
 	const maxHeader = 64 << 10
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader,
+		Protocols: &http.Protocols{},
 	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true) // behind proxies that speak it, and for many streams on one connection
 	if log != nil {
 		s.ErrorLog = zap.NewStdLog(log.Named("http"))
 	}

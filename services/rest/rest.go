@@ -28,5 +28,5 @@ func New(o Options) (http.Handler, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(doc)
 	}, ""})
-	return &outer{newDispatcher(table, o.Keys), &o}, nil
+	return &outer{newDispatcher(table, o.Keys), newOrigins(o.Origins), &o}, nil
 }

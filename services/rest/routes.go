@@ -64,6 +64,8 @@ func routes(o *Options, d *face.Deps, native http.Handler) []route {
 		{"/v1/unload_lora_adapter", post, auth.Admin, status.VLLM, vl.UnloadLoRA, "vLLM: unload an adapter."},
 		{"/tokenize", post, auth.Inference, status.VLLM, vl.Tokenize, "vLLM: the tokens of a text or a chat."},
 		{"/detokenize", post, auth.Inference, status.VLLM, vl.Detokenize, "vLLM: the text of tokens."},
+		{"/v1/tokenize", post, auth.Inference, status.VLLM, vl.Tokenize, "SGLang's name of /tokenize."},
+		{"/v1/detokenize", post, auth.Inference, status.VLLM, vl.Detokenize, "SGLang's name of /detokenize."},
 		{"/ping", getPost, auth.Open, status.VLLM, vl.Ping, "Health."},
 		{"/version", get, auth.Open, status.VLLM, vl.Version, "The server's version."},
 
@@ -120,17 +122,16 @@ func (d *dispatcher) find(path string) *route {
 	return nil
 }
 
-// shapeOf is how a path's errors look, also when nothing serves it.
-func (d *dispatcher) shapeOf(path string) status.Shape {
-	if rt := d.find(path); rt != nil {
+// shaped is how a route's errors look, also where there is none.
+func (rt *route) shaped() status.Shape {
+	if rt != nil {
 		return rt.shape
 	}
 	return status.OpenAI
 }
 
-// ServeHTTP checks path, method and key, then serves.
-func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	rt := d.find(r.URL.Path)
+// serve checks path, method and key, then serves.
+func (d *dispatcher) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 	if rt == nil {
 		status.Write(w, status.OpenAI, status.WithText(status.ErrRouteNotFound, "no such route: "+r.Method+" "+r.URL.Path))
 		return

@@ -20,6 +20,10 @@ var (
 	ErrUnauthenticated = errors.New("missing or invalid API key")
 	// ErrPermission reports a valid key that may not do this.
 	ErrPermission = errors.New("the admin API key is required")
+	// ErrOrigin reports a web page that may not call.
+	ErrOrigin = errors.New("pages of other origins may not call this (--allowed-origins)")
+	// ErrElsewhere reports what is served, but not at this address.
+	ErrElsewhere = errors.New("is served at another address")
 	// ErrRouteNotFound reports a path that nothing serves.
 	ErrRouteNotFound = errors.New("no such route")
 	// ErrMethod reports a method that the path does not take.

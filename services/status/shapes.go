@@ -85,7 +85,7 @@ func SGLangStatus(p Problem) int {
 	case http.StatusTooManyRequests:
 		return http.StatusServiceUnavailable
 	case http.StatusNotFound, http.StatusConflict:
-		if p.Reason != ReasonRouteNotFound {
+		if p.Reason != ReasonRouteNotFound && p.Reason != ReasonElsewhere {
 			return http.StatusBadRequest
 		}
 	case http.StatusForbidden:

@@ -63,6 +63,8 @@ const (
 	ReasonBodyTooLarge       = "BODY_TOO_LARGE"
 	ReasonUnauthenticated    = "UNAUTHENTICATED"
 	ReasonPermission         = "ADMIN_KEY_REQUIRED"
+	ReasonOrigin             = "ORIGIN_NOT_ALLOWED"
+	ReasonElsewhere          = "SERVED_ELSEWHERE"
 	ReasonRouteNotFound      = "ROUTE_NOT_FOUND"
 	ReasonMethod             = "METHOD_NOT_ALLOWED"
 	ReasonUnimplemented      = "UNIMPLEMENTED"
@@ -89,6 +91,8 @@ var table = []row{
 	{ErrUnauthenticated, codes.Unauthenticated, ReasonUnauthenticated, http.StatusUnauthorized, 0},
 	{ErrPermission, codes.PermissionDenied, ReasonPermission, http.StatusForbidden, 0},
 	{ErrBodyTooLarge, codes.ResourceExhausted, ReasonBodyTooLarge, http.StatusRequestEntityTooLarge, 0},
+	{ErrOrigin, codes.PermissionDenied, ReasonOrigin, http.StatusForbidden, 0},
+	{ErrElsewhere, codes.Unimplemented, ReasonElsewhere, http.StatusNotFound, 0},
 	{ErrRouteNotFound, codes.NotFound, ReasonRouteNotFound, http.StatusNotFound, 0},
 	{ErrMethod, codes.Unimplemented, ReasonMethod, http.StatusMethodNotAllowed, 0},
 	{ErrModelNotFound, codes.NotFound, ReasonModelNotFound, http.StatusNotFound, 0},

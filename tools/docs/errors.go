@@ -47,6 +47,8 @@ var surface = []cause{
 	{status.ErrUnauthenticated, "A key is needed: `Authorization: Bearer KEY`."},
 	{status.ErrPermission, "The API key may not change adapters: the admin key is needed."},
 	{status.ErrBodyTooLarge, "The request body is larger than 32 MiB."},
+	{status.ErrOrigin, "A web page of another origin may not call this: name it with `--allowed-origins`. None may change adapters."},
+	{status.ErrElsewhere, "Adapters are changed at the address of `--admin-listen` only, and answers are not generated there."},
 	{status.ErrRouteNotFound, "Nothing is served at this path."},
 	{status.ErrMethod, "The path does not take this method; `Allow` names those it takes."},
 	{status.ErrPanic, "A fault in the server. The log has the stack under the request's id."},

@@ -6,6 +6,7 @@ package face
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -99,6 +100,28 @@ func ReadBody(r *http.Request) ([]byte, error) {
 		return nil, status.Invalid("body", "could not be read: %v", err)
 	}
 	return body, nil
+}
+
+// RequestIDHeader carries the id that logs show of a request, in and out.
+const RequestIDHeader = "X-Request-Id"
+
+// RequestID is a request's id, made up where it has none.
+func RequestID(r *http.Request) string {
+	return cmp.Or(r.Header.Get(RequestIDHeader), strings.ToLower(rand.Text()))
+}
+
+// CheckModel refuses the name of a model or adapter that nobody serves; no name
+// at all is the base model's.
+func (d *Deps) CheckModel(model string) error {
+	c := d.Router.Catalogue()
+	choice, ok, err := ResolveModel(d.Router.Model(), c, model)
+	if err != nil || !ok {
+		return err
+	}
+	if c == nil || c.Find(choice.Adapter) == nil {
+		return &status.ModelNotFoundError{Model: model, Field: "model"}
+	}
+	return nil
 }
 
 // Outgoing is the context for calls to other services on the client's behalf:

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"unicode"
+	"unicode/utf16"
 
 	"chorale/services/status"
 )
@@ -73,11 +75,44 @@ func (v Value) Text() (string, error) {
 	if v.Kind() != String {
 		return "", v.want("a string")
 	}
+	if half := halfPair(v.Raw); half != "" {
+		return "", v.Errorf("holds %s, half of a surrogate pair: that is no character", half)
+	}
 	var s string
 	if err := json.Unmarshal(v.Raw, &s); err != nil {
 		return "", v.Errorf("is not a valid string: %v", err)
 	}
 	return s, nil
+}
+
+// halfPair finds an escape like \ud83d that has no other half: encoding/json
+// would put U+FFFD in its place, and so answer another prompt.
+func halfPair(raw []byte) string {
+	for i := 0; i+1 < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		r, ok := unitAt(raw, i)
+		i++ // whatever is escaped begins no escape of its own
+		if !ok || !utf16.IsSurrogate(r) {
+			continue
+		}
+		low, _ := unitAt(raw, i+5)
+		if utf16.DecodeRune(r, low) == unicode.ReplacementChar {
+			return string(raw[i-1 : i+5])
+		}
+		i += 5 // the second escape's backslash
+	}
+	return ""
+}
+
+// unitAt reads the escape \uXXXX that begins at i, if one does.
+func unitAt(raw []byte, i int) (rune, bool) {
+	if i+6 > len(raw) || raw[i] != '\\' || raw[i+1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(raw[i+2:i+6]), 16, 16)
+	return rune(n), err == nil
 }
 
 // Bool gives true or false.

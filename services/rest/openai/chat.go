@@ -39,6 +39,11 @@ func parseChat(d *face.Deps, body []byte) (*chat, error) {
 		o.Int(maxName, &c.sampling.MaxTokens)
 	}
 	face.Refuse(o, unsupportedChat...)
+	if best := c.keep; o.Has("best_of") {
+		if o.Int("best_of", &best); best != c.keep {
+			o.Fail(status.Unsupported("best_of"))
+		}
+	}
 	c.readLogprobs(o)
 	readFormat(o)
 	prompt := readPrompt(o)
@@ -167,47 +172,84 @@ func readMessage(v jsonbody.Value) (json.RawMessage, error) {
 		m.Fail(status.Invalid(v.Path+".role", "is required"))
 	}
 	face.Refuse(m, "audio")
-	m.Fail(checkContent(m.Get("content")))
+	content, err := readContent(m.Get("content"))
+	m.Fail(err)
 	if m.Err() != nil {
 		return nil, m.Err()
 	}
-	// Templates would print null: no content (beside tool calls) is empty.
-	out := map[string]json.RawMessage{"content": json.RawMessage(`""`)}
+	out := map[string]json.RawMessage{}
 	for _, name := range m.Names() {
 		if f := m.Get(name); f.Given() {
 			out[name] = f.Raw
 		}
 	}
+	out["content"] = content
+	if role == "developer" { // OpenAI's later name; templates know the earlier one
+		out["role"] = json.RawMessage(`"system"`)
+	}
 	return json.Marshal(out)
 }
 
-// checkContent takes a string, text parts, or nothing.
-func checkContent(v jsonbody.Value) error {
+// readContent takes a string, text parts, or nothing.
+func readContent(v jsonbody.Value) (json.RawMessage, error) {
 	switch v.Kind() {
-	case jsonbody.Absent, jsonbody.Null, jsonbody.String:
-		return nil
+	case jsonbody.Absent, jsonbody.Null:
+		// Templates would print null: no content (beside tool calls) is empty.
+		return json.RawMessage(`""`), nil
+	case jsonbody.String:
+		_, err := v.Text()
+		return v.Raw, err
 	case jsonbody.Array:
-		return v.Each(maxMessages, checkPart)
+		parts := []json.RawMessage{}
+		err := v.Each(maxMessages, func(item jsonbody.Value) error {
+			part, err := readPart(item)
+			parts = append(parts, part)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(parts)
 	default:
-		return v.Errorf("must be a string or an array of parts, got %s", v.Kind())
+		return nil, v.Errorf("must be a string or an array of parts, got %s", v.Kind())
 	}
 }
 
-func checkPart(v jsonbody.Value) error {
-	o, err := v.Object()
-	if err != nil {
-		return err
+// textOf says under which name parts that are text hold it. Conversations that
+// OpenAI's clients keep hold all of these.
+var textOf = map[string]string{"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+
+type textPart struct {
+	Type string          `json:"type"`
+	Text json.RawMessage `json:"text"`
+}
+
+// readPart gives a part as templates know it: {"type": "text", "text": …}. A
+// bare string is one, too.
+func readPart(v jsonbody.Value) (json.RawMessage, error) {
+	text := v
+	if v.Kind() != jsonbody.String {
+		o, err := v.Object()
+		if err != nil {
+			return nil, err
+		}
+		var kind string
+		o.String("type", &kind)
+		field, known := textOf[kind]
+		switch {
+		case o.Err() != nil:
+			return nil, o.Err()
+		case !known:
+			return nil, v.Errorf("must be a text part: type %q is not supported", kind)
+		case !o.Has(field):
+			return nil, status.Invalid(v.Path+"."+field, "is required")
+		}
+		text = o.Get(field)
 	}
-	var kind, text string
-	o.String("type", &kind)
-	if o.Err() == nil && kind != "text" {
-		return v.Errorf("must be a text part: type %q is not supported", kind)
+	if _, err := text.Text(); err != nil {
+		return nil, err
 	}
-	if !o.Has("text") {
-		o.Fail(status.Invalid(v.Path+".text", "is required"))
-	}
-	o.String("text", &text)
-	return o.Err()
+	return json.Marshal(textPart{"text", text.Raw})
 }
 
 // chatResponse is the whole answer.

@@ -54,7 +54,7 @@ func parseCompletion(d *face.Deps, body []byte) (*completion, error) {
 
 func (c *completion) readLogprobs(o *jsonbody.Object) {
 	c.logprobs = router.Logprobs{PromptStart: -1}
-	if !o.Has("logprobs") {
+	if o.Empty("logprobs") { // also false, which chats take
 		return
 	}
 	c.logprobsGiven, c.logprobs.Enabled = true, true

@@ -101,8 +101,11 @@ func (h *Handler) Chat(w http.ResponseWriter, r *http.Request) {
 
 func (p *params) submit(d *face.Deps, r *http.Request) ([]*router.Handle, error) {
 	p.created = time.Now().Unix()
+	if p.id == "" {
+		p.id = p.prefix + face.RequestID(r)
+	}
 	for _, q := range p.requests {
-		q.User = face.User(r, q.User)
+		q.ID, q.User = p.id, face.User(r, q.User)
 	}
 	handles, err := d.Router.Submit(r.Context(), p.requests)
 	return handles, p.explain(err)

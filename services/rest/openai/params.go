@@ -1,9 +1,7 @@
 package openai
 
 import (
-	"crypto/rand"
 	"errors"
-	"strings"
 
 	"chorale/router"
 	"chorale/services/rest/face"
@@ -19,13 +17,15 @@ var unsupported = []string{
 	"custom_logit_processor", "logits_processors", "use_beam_search", "prompt_logprobs",
 	"allowed_token_ids", "bad_words", "truncate_prompt_tokens", "prompt_embeds", "input_embeds",
 	"return_hidden_states", "return_tokens_as_token_ids", "session_params", "kv_transfer_params",
+	"cache_salt", "extra_key",
 }
 
 // params are what both routes have in common.
 type params struct {
-	id, model, user string
-	created         int64
-	stream          bool
+	// id is the answer's: the client's rid, or else prefix and the request's id.
+	id, prefix, model, user string
+	created                 int64
+	stream                  bool
 	// usage sends a last chunk with the token counts, everyUsage sends them
 	// with each chunk.
 	usage, everyUsage bool
@@ -44,11 +44,12 @@ var completionNames = face.Names{MaxTokens: "max_tokens", MinTokens: "min_tokens
 
 // readCommon reads everything but prompts, logprobs and the limits' defaults.
 func (p *params) readCommon(o *jsonbody.Object, prefix string) {
-	p.id = prefix + strings.ToLower(rand.Text())
-	o.String("rid", &p.id)
-	o.String("request_id", &p.id)
-	if p.id == "" || len(p.id) > maxID {
-		o.Fail(status.Invalid("rid", "must have 1 to %d bytes", maxID))
+	p.prefix = prefix
+	for _, field := range []string{"rid", "request_id"} {
+		o.String(field, &p.id)
+		if o.Has(field) && (p.id == "" || len(p.id) > maxID) {
+			o.Fail(status.Invalid(field, "must have 1 to %d bytes", maxID))
+		}
 	}
 	o.String("user", &p.user)
 	o.Bool("stream", &p.stream)
@@ -142,7 +143,7 @@ func (p *params) loraList(lora jsonbody.Value) error {
 func (p *params) add(prompt router.Prompt, field string) {
 	i := len(p.requests)
 	p.requests = append(p.requests, &router.Request{
-		ID: p.id, Prompt: prompt, Adapter: p.choices[i].Adapter, Sampling: p.sampling,
+		Prompt: prompt, Adapter: p.choices[i].Adapter, Sampling: p.sampling,
 		Logprobs: p.logprobs, User: p.user, Field: field,
 	})
 }

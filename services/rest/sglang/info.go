@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"chorale/router"
@@ -135,17 +136,22 @@ func (h *Handler) AbortRequest(w http.ResponseWriter, r *http.Request) {
 		status.Write(w, status.SGLang, err)
 		return
 	}
-	var rid string
+	var rids []string
 	var all bool
-	o.String("rid", &rid)
+	o.StringOrList("rid", face.MaxPrompts, &rids)
 	o.Bool("abort_all", &all)
-	if rid == "" && !all {
+	if !all && (len(rids) == 0 || slices.Contains(rids, "")) {
 		o.Fail(status.Invalid("rid", "is required unless abort_all is true"))
 	}
 	if o.Err() != nil {
 		status.Write(w, status.SGLang, o.Err())
 		return
 	}
-	h.d.Router.Abort(rid, all)
+	if all {
+		rids = []string{""}
+	}
+	for _, rid := range rids {
+		h.d.Router.Abort(rid, all)
+	}
 	w.WriteHeader(http.StatusOK)
 }

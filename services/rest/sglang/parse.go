@@ -18,6 +18,7 @@ var unsupported = []string{
 	"input_embeds", "image_data", "video_data", "audio_data", "modalities",
 	"custom_logit_processor", "session_params", "return_hidden_states",
 	"positional_embed_overrides", "bootstrap_host", "bootstrap_room",
+	"cache_salt", "extra_key",
 }
 
 // unsupportedSampling are those of sampling_params: grammars come later.

@@ -44,6 +44,8 @@ func (h *Handler) tokenize(r *http.Request) (*tokens, error) {
 	o.Bool("add_special_tokens", &special)
 	var strs bool
 	o.Bool("return_token_strs", &strs)
+	face.Refuse(o, "tools", "chat_template", "mm_processor_kwargs")
+	h.checkModel(o)
 	if o.Err() != nil {
 		return nil, o.Err()
 	}
@@ -79,6 +81,14 @@ func (h *Handler) spell(ids []int32) []string {
 	return out
 }
 
+// checkModel refuses a model that nobody serves; all that are served have the
+// same tokens.
+func (h *Handler) checkModel(o *jsonbody.Object) {
+	var model string
+	o.String("model", &model)
+	o.Fail(h.d.CheckModel(model))
+}
+
 // readPrompts reads "prompt" (a text or texts) or "messages".
 func readPrompts(o *jsonbody.Object) (prompts []router.Prompt, list bool, err error) {
 	v := o.Get("prompt")
@@ -110,16 +120,11 @@ func (h *Handler) Detokenize(w http.ResponseWriter, r *http.Request) {
 		status.Write(w, status.VLLM, err)
 		return
 	}
-	var ids []int32
 	var skip bool
-	if !o.Has("tokens") {
-		o.Fail(status.Invalid("tokens", "is required"))
-	}
-	o.Int32s("tokens", &ids)
 	o.Bool("skip_special_tokens", &skip)
-	if o.Err() == nil && len(ids) > 0 {
-		o.Fail(h.d.CheckIDs(ids, "tokens"))
-	}
+	h.checkModel(o)
+	lists, list, err := h.readLists(o.Get("tokens"))
+	o.Fail(err)
 	if !inference.HasText(h.d.Tokens) {
 		o.Fail(router.ErrNoTokenizer)
 	}
@@ -127,6 +132,37 @@ func (h *Handler) Detokenize(w http.ResponseWriter, r *http.Request) {
 		status.Write(w, status.VLLM, o.Err())
 		return
 	}
-	text := h.d.Tokens.Decode(ids, tokenizer.DecodeOptions{SkipSpecial: skip})
-	status.WriteJSON(w, http.StatusOK, map[string]string{"prompt": text, "text": text})
+	texts := make([]string, len(lists))
+	for i, ids := range lists {
+		texts[i] = h.d.Tokens.Decode(ids, tokenizer.DecodeOptions{SkipSpecial: skip})
+	}
+	var text any = texts
+	if !list {
+		text = texts[0]
+	}
+	status.WriteJSON(w, http.StatusOK, map[string]any{"prompt": text, "text": text})
+}
+
+// readLists reads token ids, or a list of them, which SGLang's clients send.
+func (h *Handler) readLists(v jsonbody.Value) (lists [][]int32, list bool, err error) {
+	if !v.Given() {
+		return nil, false, status.Invalid("tokens", "is required")
+	}
+	items := []jsonbody.Value{v}
+	if list = v.First().Kind() == jsonbody.Array; list {
+		if items, err = v.Items(face.MaxPrompts); err != nil {
+			return nil, list, err
+		}
+	}
+	for _, item := range items {
+		ids, err := item.Int32s()
+		if err == nil && len(ids) > 0 {
+			err = h.d.CheckIDs(ids, item.Path)
+		}
+		if err != nil {
+			return nil, list, err
+		}
+		lists = append(lists, ids)
+	}
+	return lists, list, nil
 }
