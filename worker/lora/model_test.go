@@ -8,6 +8,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"chorale/internal/eviction"
 	"chorale/worker/nn"
 )
 
@@ -84,6 +85,8 @@ type adapter struct {
 	leases, uses                      int
 	told                              []*int // drops that wait: each must reach 1
 	used                              int
+	often                             int // halved with each window of uses
+	counts                            Counts
 }
 
 type picture struct {
@@ -99,6 +102,12 @@ type picture struct {
 	loads    uint64
 	evicts   uint64
 	reserved int
+	// window counts the uses since counts were halved last; lfu tells that they count.
+	window int
+	lfu    bool
+	// cursor is where Counts was asked to go on, seen what it told.
+	cursor uint64
+	seen   map[string]Counts
 }
 
 // hostLimit is what the picture's store may hold: not quite all adapters.
@@ -165,6 +174,21 @@ func (p *picture) check(t *rapid.T) {
 	if c := p.s.Totals(); c.HostBytes != int64(100*len(p.m)+p.reserved) || c.DeviceBytes != int64(10*resident) || c.HostLimit != hostLimit {
 		t.Fatalf("totals %+v, want %d adapters, %d of them on the device, and %d bytes reserved", c, len(p.m), resident, p.reserved)
 	}
+	var changed []Counts
+	changed, p.cursor = p.s.Counts(p.cursor)
+	for _, c := range changed {
+		p.seen[c.Digest] = c
+	}
+	for d, a := range p.m {
+		got := p.seen[d]
+		var loads uint64
+		for _, n := range got.LoadTime.Classes {
+			loads += n
+		}
+		if w := a.counts; got.Hits != w.Hits || got.Misses != w.Misses || got.Evictions != w.Evictions || loads != w.LoadTime.Classes[0] {
+			t.Fatalf("%s: counts %+v with %d loads, want %+v", d, got, loads, w)
+		}
+	}
 	for _, n := range p.drops {
 		if *n != 0 && *n != 101 {
 			t.Fatalf("a drop was told %d times", *n%100)
@@ -192,6 +216,7 @@ func (p *picture) add(t *rapid.T) {
 	p.s.Add(h)
 	if !ok {
 		p.m[d] = &adapter{pinned: pinned}
+		delete(p.seen, d) // it begins anew
 		return
 	}
 	a.pinned, a.failed = pinned, false
@@ -219,6 +244,11 @@ func (p *picture) lease(t *rapid.T) {
 			t.Fatal(err)
 		}
 		a.leases++
+		if a.resident {
+			a.counts.Hits++
+		} else {
+			a.counts.Misses++
+		}
 	}
 }
 
@@ -273,6 +303,8 @@ func before(n string, a *adapter, m string, b *adapter) bool {
 	switch {
 	case (a.leases > 0) != (b.leases > 0):
 		return a.leases == 0
+	case a.often != b.often:
+		return a.often < b.often
 	case a.used != b.used:
 		return a.used < b.used
 	default:
@@ -305,6 +337,7 @@ func (p *picture) bring(t *rapid.T, d string, a *adapter, bring func(string) boo
 			return
 		}
 		p.m[victim].resident = false
+		p.m[victim].counts.Evictions++
 		p.evicts++
 	}
 	if !got {
@@ -324,9 +357,33 @@ func (p *picture) arrive(t *rapid.T) {
 	a.loading = false
 	a.resident, a.failed, a.fresh = !fail, fail, true
 	if !fail {
+		a.counts.LoadTime.Classes[0]++
 		p.touch(a)
 	}
 	p.settle(got.Digest)
+}
+
+// use counts as the policy does; halving all at once is what ageing means.
+func (p *picture) use(a *adapter) {
+	a.uses++
+	a.fresh = false
+	p.touch(a)
+	if !p.lfu {
+		return
+	}
+	a.often += 256
+	places := 0
+	for _, o := range p.m {
+		if o.resident || o.loading {
+			places++
+		}
+	}
+	if p.window++; p.window >= eviction.Window(places) {
+		p.window = 0
+		for _, o := range p.m {
+			o.often /= 2
+		}
+	}
 }
 
 func (p *picture) touch(a *adapter) {
@@ -340,9 +397,12 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := &picture{
 			t: t, d: newDesk(), capacity: rapid.IntRange(1, 4).Draw(t, "capacity"), m: map[string]*adapter{},
-			gone: map[string]int{}, wantGone: map[string]int{},
+			gone: map[string]int{}, wantGone: map[string]int{}, seen: map[string]Counts{}, lfu: rapid.Bool().Draw(t, "lfu"),
 		}
 		p.s = NewStore(p.capacity, hostLimit, func(a Arrival) { p.d.arrivals <- a }, func(d string) { p.gone[d]++ })
+		if p.lfu {
+			p.s.SetPolicy(eviction.LFU)
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"":         p.check,
 			"add":      p.add,
@@ -371,9 +431,7 @@ func TestModel(t *testing.T) {
 			"use": func(t *rapid.T) {
 				d, a := p.choose(t, func(a *adapter) bool { return a.resident && a.leases > a.uses })
 				p.s.Use(d)
-				a.uses++
-				a.fresh = false
-				p.touch(a)
+				p.use(a)
 			},
 			"unuse": func(t *rapid.T) {
 				d, a := p.choose(t, func(a *adapter) bool { return a.uses > 0 })
@@ -392,6 +450,7 @@ func (p *picture) end(t *rapid.T) {
 	for p.s.Loading() > 0 {
 		a := p.d.deliver(p.s, false)
 		p.m[a.Digest].loading, p.m[a.Digest].resident = false, true
+		p.m[a.Digest].counts.LoadTime.Classes[0]++
 		p.settle(a.Digest)
 	}
 	for d, a := range p.m {
@@ -477,7 +536,13 @@ func TestCheck(t *testing.T) {
 		"use without lease":      func(s *Store) { s.entries["a"].uses = 1 },
 		"use off the device":     func(s *Store) { s.entries["a"].uses, s.entries["a"].leases = 1, 1 },
 		"host memory":            func(s *Store) { s.hosted = 1 },
-		"too many":               func(s *Store) { s.entries["a"].packed, s.entries["b"].loading = &Packed{}, true },
+		"too many": func(s *Store) {
+			for _, e := range s.entries {
+				e.loading, s.device[e] = true, struct{}{}
+			}
+		},
+		"not counted":  func(s *Store) { s.entries["a"].packed = &Packed{} },
+		"counted gone": func(s *Store) { s.device[&entry{}] = struct{}{} },
 	} {
 		s := NewStore(1, 0, nil, nil)
 		s.Add(Host{Digest: "a"})

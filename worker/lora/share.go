@@ -43,7 +43,7 @@ func (s *sharing) stale() { s.known = false }
 func (s *Store) IdleChunks(awaited bool) int {
 	if !s.known {
 		s.idleChunks = [2]int{}
-		for _, e := range s.entries {
+		for e := range s.device {
 			if e.idle(true) {
 				s.idleChunks[0] += e.chunks
 			}
@@ -62,20 +62,20 @@ func (s *Store) IdleChunks(awaited bool) int {
 // Idle lists the adapters that may be put out, in that order.
 func (s *Store) Idle() []memory.Idle {
 	var idle []*entry
-	for _, e := range s.entries {
+	for e := range s.device {
 		if e.idle(false) {
 			idle = append(idle, e)
 		}
 	}
 	slices.SortFunc(idle, func(a, b *entry) int {
-		if a.sooner(b) {
+		if s.sooner(a, b) {
 			return -1
 		}
 		return 1
 	})
 	out := make([]memory.Idle, len(idle))
 	for i, e := range idle {
-		out[i] = memory.Idle{Digest: e.Digest, Chunks: e.chunks, Used: e.usedAt, Arrived: e.arrived, Awaited: e.leases > 0}
+		out[i] = memory.Idle{Digest: e.Digest, Chunks: e.chunks, Used: e.usedAt, Arrived: e.arrived, Awaited: e.awaited()}
 	}
 	return out
 }
@@ -92,7 +92,7 @@ func (s *Store) makeRoom(e *entry, ahead bool) bool {
 			return false
 		}
 	}
-	if s.capacity > 0 && s.occupied() >= s.capacity && !s.evict(ahead) {
+	if s.capacity > 0 && len(s.device) >= s.capacity && !s.evict(ahead) {
 		return false
 	}
 	if s.room != nil && !s.room.Adapter(n, ahead) {
@@ -136,7 +136,7 @@ func (s *Store) fit(digest string, bytes int64, pin bool) error {
 		others++
 	}
 	if s.capacity > 0 && places >= s.capacity && others > 0 {
-		return fmt.Errorf("%w: all %d places on the device are pinned", memory.ErrTooLarge, s.capacity)
+		return fmt.Errorf("%w: all %d places on the device would be pinned, a starvation of the others", memory.ErrTooLarge, s.capacity)
 	}
 	if err := s.room.Fits(bytes, pinned); err != nil || !pin || others == 0 {
 		return err

@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"chorale/internal/eviction"
 	"chorale/worker/kv"
 	"chorale/worker/memory"
 )
@@ -26,6 +27,8 @@ type sharingWorld struct {
 	tabs  []*kv.Table
 	size  map[string]int64
 	step  uint64
+	// preloads that were asked for, and those whose end was told.
+	asked, told int
 }
 
 func newSharing(t *rapid.T) *sharingWorld {
@@ -36,6 +39,7 @@ func newSharing(t *rapid.T) *sharingWorld {
 		Floor: rapid.IntRange(1, groups-1).Draw(t, "floor"), Lot: 2, Keep: 2,
 	}, still{&w.p})
 	w.s = NewStore(rapid.IntRange(0, 3).Draw(t, "capacity"), 0, func(a Arrival) { w.desk.arrivals <- a }, func(string) {})
+	w.s.SetPolicy(rapid.SampledFrom([]eviction.Policy{eviction.LRU, eviction.LFU}).Draw(t, "policy"))
 	w.s.Share(w.p)
 	w.p.Bind(w.cache, w.s)
 	w.p.Grown(w.p.Start(groups))
@@ -66,7 +70,7 @@ func (w *sharingWorld) check(t *rapid.T) {
 	}
 	last := ""
 	for i, e := range w.s.Idle() {
-		if i > 0 && w.s.entries[e.Digest].sooner(w.s.entries[last]) {
+		if i > 0 && w.s.sooner(w.s.entries[e.Digest], w.s.entries[last]) {
 			t.Fatalf("%s stands behind %s", e.Digest, last)
 		}
 		last = e.Digest
@@ -118,6 +122,12 @@ func TestSharing(t *testing.T) {
 			"add":      w.add,
 			"want":     func(t *rapid.T) { w.s.Want(pick(t, any).Digest) },
 			"prefetch": func(t *rapid.T) { w.s.Prefetch(pick(t, any).Digest) },
+			"ahead":    func(*rapid.T) { w.s.Ahead(nil) },
+			"preload": func(t *rapid.T) {
+				both := []string{pick(t, any).Digest, pick(t, any).Digest}
+				w.asked++
+				w.s.Preload(both, func(error) { w.told++ })
+			},
 			"arrive": func(t *rapid.T) {
 				if w.s.Loading() == 0 {
 					t.Skip("nothing on its way")
@@ -155,10 +165,37 @@ func TestSharing(t *testing.T) {
 				w.tabs = w.tabs[1:]
 			},
 		})
-		for w.s.Loading() > 0 {
-			w.desk.deliver(w.s, false)
-		}
+		w.end(t)
 	})
+}
+
+// end lets everything come to an end: no preload is left that nobody hears of.
+func (w *sharingWorld) end(t *rapid.T) {
+	for _, e := range w.s.entries {
+		for e.uses > 0 {
+			w.s.Unuse(e.Host.Digest)
+		}
+		for e.leases > 0 {
+			w.s.Return(e.Host.Digest)
+		}
+	}
+	for _, tab := range w.tabs {
+		tab.Release()
+	}
+	w.tabs = nil
+	w.cache.At(w.step+1, 0)
+	w.p.At(w.step+1, 0)
+	for w.s.Ahead(nil); w.s.Loading() > 0; w.s.Ahead(nil) {
+		w.desk.deliver(w.s, false)
+	}
+	early := 0
+	for _, e := range w.s.entries {
+		early += e.early
+	}
+	if w.asked != w.told || early != 0 {
+		t.Fatalf("%d preloads were asked for, %d have ended; %d adapters are held for them", w.asked, w.told, early)
+	}
+	w.check(t)
 }
 
 // TestTooLarge: what an adapter would take and what there is stands in the error.

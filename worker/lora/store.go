@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
+	"chorale/internal/eviction"
 	"chorale/worker/nn"
 )
 
@@ -63,13 +63,17 @@ type entry struct {
 	failed error
 	// chunks of the device's pool are taken while it is packed or loading.
 	chunks int
-	used   uint64 // tick of the last use, for LRU
+	used   uint64 // tick of the last use
+	often  eviction.Uses
 	// fresh adapters have not been used since they came.
 	fresh bool
 	// usedAt and arrived are the steps of its last use and of its arrival.
 	usedAt, arrived uint64
 	// drops are told when the entry is gone; non-empty means it is going.
 	drops []func()
+	// early counts the preloads that have it among theirs.
+	early int
+	counts
 }
 
 // Store holds both tiers.
@@ -83,8 +87,13 @@ type Store struct {
 	entries map[string]*entry
 	tick    uint64
 	onGone  func(digest string)
+	// device are the entries that have a place on the device, or are promised one.
+	device map[*entry]struct{}
+	often  *eviction.Counter
 
-	totals Totals
+	totals   Totals
+	changes  uint64 // counts what Counts tells
+	preloads []*preload
 	sharing
 }
 
@@ -93,8 +102,15 @@ type Store struct {
 // from other goroutines and must lead to Arrived being called by the store's
 // owner; gone is called when a digest leaves host memory.
 func NewStore(capacity int, hostLimit int64, arrive func(Arrival), gone func(digest string)) *Store {
-	return &Store{capacity: capacity, hostLimit: hostLimit, arrive: arrive, onGone: gone, entries: map[string]*entry{}}
+	return &Store{
+		capacity: capacity, hostLimit: hostLimit, arrive: arrive, onGone: gone, entries: map[string]*entry{}, device: map[*entry]struct{}{},
+		often: eviction.NewCounter(eviction.LRU),
+	}
 }
+
+// SetPolicy says which idle adapter leaves the device first, by default the one
+// used longest ago. It precedes Add.
+func (s *Store) SetPolicy(p eviction.Policy) { s.often = eviction.NewCounter(p) }
 
 // Reserve sets host memory aside for an adapter that is on its way, until
 // Unreserve. There is none left: ErrHostFull, with the numbers. Nothing is put
@@ -131,7 +147,9 @@ func (s *Store) Add(h Host) error {
 		}
 		return nil
 	}
-	s.entries[h.Digest] = &entry{Host: h}
+	e := &entry{Host: h}
+	s.entries[h.Digest] = e
+	s.begin(e)
 	s.hosted += h.Bytes
 	return nil
 }
@@ -179,6 +197,7 @@ func (s *Store) Lease(digest string) error {
 		return e.failed
 	}
 	e.leases++
+	s.asked(e)
 	s.stale()
 	return nil
 }
@@ -215,6 +234,7 @@ func (s *Store) settle(e *entry) {
 	delete(s.entries, e.Digest)
 	s.hosted -= e.Bytes
 	s.onGone(e.Digest)
+	s.preloaded(e, fmt.Errorf("%w: %s", ErrNotLoaded, e.Digest))
 	for _, tell := range e.drops {
 		tell()
 	}
@@ -226,6 +246,7 @@ func (s *Store) unpack(e *entry) {
 			e.packed.Free()
 		}
 		e.packed = nil
+		delete(s.device, e)
 		s.giveRoom(e)
 	}
 }
@@ -255,7 +276,7 @@ func (s *Store) Adapter(digest string) *nn.Adapter { return s.entries[digest].pa
 
 // Want starts to bring an adapter onto the device, making room if there is
 // none: by putting out adapters that nobody uses, if possible such as nobody
-// waits for either and of those the one that was used longest ago, or by taking
+// waits for either and of those the one that the policy names, or by taking
 // memory of the cache. It returns false when what is there is in use or pinned.
 func (s *Store) Want(digest string) bool { return s.bring(digest, false) }
 
@@ -274,6 +295,7 @@ func (s *Store) bring(digest string, ahead bool) bool {
 		return false
 	}
 	e.loading = true
+	s.device[e] = struct{}{}
 	s.totals.Loads++
 	go func() {
 		start := time.Now()
@@ -283,22 +305,11 @@ func (s *Store) bring(digest string, ahead bool) bool {
 	return true
 }
 
-// occupied counts the device's places that are taken or promised.
-func (s *Store) occupied() int {
-	n := 0
-	for _, e := range s.entries {
-		if e.packed != nil || e.loading {
-			n++
-		}
-	}
-	return n
-}
-
 // evict puts out one of those that are idle.
 func (s *Store) evict(ahead bool) bool {
 	var victim *entry
-	for _, e := range s.entries {
-		if e.idle(ahead) && (victim == nil || e.sooner(victim)) {
+	for e := range s.device {
+		if e.idle(ahead) && (victim == nil || s.sooner(e, victim)) {
 			victim = e
 		}
 	}
@@ -311,22 +322,25 @@ func (s *Store) evict(ahead bool) bool {
 
 func (s *Store) putOut(e *entry) {
 	s.unpack(e)
-	s.totals.Evictions++
+	s.evicted(e)
 }
 
 // idle tells whether an adapter may be put out. One that somebody waits for may
 // not for one that is fetched ahead of need, nor before he has had his turn: two
 // that do not fit together would push each other out for ever.
 func (e *entry) idle(ahead bool) bool {
-	return e.packed != nil && e.uses == 0 && !e.Pinned && !((ahead || e.fresh) && e.leases > 0)
+	return e.packed != nil && e.uses == 0 && !e.Pinned && !(ahead && e.awaited() || e.fresh && e.leases > 0)
 }
 
+// awaited tells whether a sequence waits for it, or a preload that is not done.
+func (e *entry) awaited() bool { return e.leases > 0 || e.early > 0 }
+
 // sooner tells whether e is put out before o.
-func (e *entry) sooner(o *entry) bool {
-	if (e.leases > 0) != (o.leases > 0) {
-		return e.leases == 0
+func (s *Store) sooner(e, o *entry) bool {
+	if e.awaited() != o.awaited() {
+		return o.awaited()
 	}
-	return cmp.Or(cmp.Compare(e.used, o.used), cmp.Compare(e.Digest, o.Digest)) < 0
+	return cmp.Or(s.often.Compare(e.often, o.often), cmp.Compare(e.used, o.used), cmp.Compare(e.Digest, o.Digest)) < 0
 }
 
 // Arrived takes in the outcome of a Pack.
@@ -335,6 +349,7 @@ func (s *Store) Arrived(a Arrival) {
 	e.loading = false
 	if a.Err != nil {
 		e.failed = fmt.Errorf("%w: %s: %w", ErrBuild, a.Digest, a.Err)
+		delete(s.device, e)
 		s.giveRoom(e)
 	} else {
 		e.packed = &a.Packed
@@ -342,8 +357,9 @@ func (s *Store) Arrived(a Arrival) {
 		// the first to go before he had his turn.
 		s.touch(e)
 		e.arrived, e.fresh = e.usedAt, true
-		s.totals.LoadTime.Add(a.Took.Seconds())
+		s.came(e, a.Took)
 	}
+	s.preloaded(e, e.failed)
 	s.settle(e)
 }
 
@@ -361,6 +377,7 @@ func (s *Store) Use(digest string) {
 	e := s.entries[digest]
 	e.uses++
 	e.fresh = false
+	s.often.Use(&e.often, len(s.device))
 	s.touch(e)
 }
 
@@ -375,85 +392,12 @@ func (s *Store) Unuse(digest string) {
 // Loading counts the adapters on their way to the device.
 func (s *Store) Loading() int {
 	n := 0
-	for _, e := range s.entries {
+	for e := range s.device {
 		if e.loading {
 			n++
 		}
 	}
 	return n
-}
-
-// Info describes an adapter of the store.
-type Info struct {
-	Digest      string
-	Resident    bool
-	Pinned      bool
-	Leases      int
-	HostBytes   int64
-	DeviceBytes int64
-	// Draining adapters go when their last lease is returned.
-	Draining bool
-}
-
-// List describes all adapters, by digest.
-func (s *Store) List() []Info {
-	out := make([]Info, 0, len(s.entries))
-	for _, e := range s.entries {
-		i := Info{Digest: e.Digest, Resident: e.packed != nil, Pinned: e.Pinned, Leases: e.leases, HostBytes: e.Bytes, Draining: len(e.drops) > 0}
-		if e.packed != nil {
-			i.DeviceBytes = e.packed.Bytes
-		}
-		out = append(out, i)
-	}
-	slices.SortFunc(out, func(a, b Info) int { return cmp.Compare(a.Digest, b.Digest) })
-	return out
-}
-
-// Resident lists the digests on the device, sorted.
-func (s *Store) Resident() []string {
-	var out []string
-	for _, e := range s.entries {
-		if e.packed != nil {
-			out = append(out, e.Digest)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// Totals tells what the store holds and what it has done.
-func (s *Store) Totals() Totals {
-	t := s.totals
-	t.HostBytes, t.HostLimit = s.hosted+s.reserved, s.hostLimit
-	for _, e := range s.entries {
-		if e.packed != nil {
-			t.DeviceBytes += e.packed.Bytes
-		}
-	}
-	return t
-}
-
-// Check verifies the store's invariants, for tests.
-func (s *Store) Check() error {
-	if n := s.occupied(); s.capacity > 0 && n > s.capacity {
-		return fmt.Errorf("lora: %d adapters on the device, room for %d", n, s.capacity)
-	}
-	var hosted int64
-	for _, e := range s.entries {
-		hosted += e.Bytes
-	}
-	if hosted != s.hosted || s.reserved < 0 {
-		return fmt.Errorf("lora: %d bytes in host memory, counted %d, and %d reserved", hosted, s.hosted, s.reserved)
-	}
-	for d, e := range s.entries {
-		if e.leases < 0 || e.uses < 0 || e.uses > e.leases {
-			return fmt.Errorf("lora: %s has %d leases and %d uses", d, e.leases, e.uses)
-		}
-		if e.uses > 0 && e.packed == nil {
-			return fmt.Errorf("lora: %s is in use but not on the device", d)
-		}
-	}
-	return nil
 }
 
 // Close gives everything back. No lease may be out and no Pack running.
