@@ -15,9 +15,10 @@
 //
 // Load fetches the artifact, checks it against the base model's modules,
 // commits its two files as blobs and its record to the registry, and waits
-// until the worker groups that are connected have it. A load that fails before
-// the registry knows its content leaves nothing. FAILED is what a crash left
-// half-done, and an adapter whose files have gone bad or that every group
+// until the worker groups that are connected have it. A group that says nothing
+// for AckTimeout is named, not waited for, and asked again. A load that fails
+// before the registry knows its content leaves nothing. FAILED is what a crash
+// left half-done, and an adapter whose files have gone bad or that every group
 // refuses.
 //
 // The registry stores only what is wanted (store.State). LOADING and LOADED

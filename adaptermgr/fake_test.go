@@ -138,6 +138,8 @@ type fakeWorker struct {
 	forced      map[string]int
 	pushErr     func(digest string) error
 	pushGate    chan struct{} // Push waits for it
+	pushTakes   time.Duration // Push takes so long, and takes a piece each second
+	dropGate    chan struct{} // Drop waits for it
 	step        chan struct{} // List waits for its end
 	changed     chan struct{}
 	bad         error // what a push was wrong about
@@ -242,8 +244,16 @@ func (w *fakeWorker) List(ctx context.Context) (Inventory, error) {
 
 func (w *fakeWorker) Push(ctx context.Context, p Push) error {
 	w.mu.Lock()
-	gate, incarnation := w.pushGate, w.incarnation
+	gate, incarnation, takes := w.pushGate, w.incarnation, w.pushTakes
 	w.mu.Unlock()
+	for ; takes > 0; takes -= time.Second {
+		select {
+		case <-time.After(time.Second):
+			p.Sent()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if gate != nil {
 		select {
 		case <-gate:
@@ -273,6 +283,16 @@ func (w *fakeWorker) Push(ctx context.Context, p Push) error {
 }
 
 func (w *fakeWorker) Drop(ctx context.Context, digest string, force bool) error {
+	w.mu.Lock()
+	gate := w.dropGate
+	w.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	for first := true; ; first = false {
 		w.mu.Lock()
 		if err := w.reachable(); err != nil {

@@ -33,7 +33,11 @@ type group struct {
 	// cancel ends run; nil before it began. Guarded by m.mu.
 	cancel context.CancelFunc
 
-	// Guarded by m.mu; written only by run's goroutine.
+	// moved is when the group last took part: connected, took bytes, or ended an
+	// operation. Monotonic, guarded by m.mu.
+	moved time.Time
+
+	// Guarded by m.mu; written only by run's goroutine, but tries also by pushed.
 	link        link
 	linkErr     error
 	incarnation string
@@ -107,8 +111,16 @@ func (g *group) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	inv, err := g.w.List(ctx)
-	if err != nil {
+	// It serves nobody yet who could suffer from an end to this.
+	patience := g.m.o.AckTimeout / 2
+	lctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it does not tell what it holds for %v", patience))
+	inv, err := g.w.List(lctx)
+	cause := context.Cause(lctx)
+	cancel()
+	switch {
+	case err != nil && ctx.Err() == nil && cause != nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, cause)
+	case err != nil:
 		return err
 	}
 	if inv.Incarnation != info.Incarnation {
@@ -120,7 +132,7 @@ func (g *group) connect(ctx context.Context) error {
 		g.tries = map[string]*try{} // a new process may take what the old refused
 		g.leaving = map[string]bool{}
 	}
-	g.link, g.linkErr, g.incarnation = linkUp, nil, info.Incarnation
+	g.link, g.linkErr, g.incarnation, g.moved = linkUp, nil, info.Incarnation, time.Now()
 	g.setHeld(inv)
 	if old := g.m.base; old != nil && old.ModelDigest != info.ModelDigest {
 		g.log.Warn("the worker serves another base model than the last one described",
@@ -290,20 +302,25 @@ func (g *group) pushes() int {
 
 // start begins an operation that lives as long as the connection at most.
 func (g *group) start(conn context.Context, running *sync.WaitGroup, digest string, c content, o op) {
-	ctx, cancel := context.WithCancel(conn)
-	o.cancel = cancel
+	ctx, end := context.WithCancelCause(conn)
+	o.cancel = func() { end(nil) }
+	heard, stop := g.watch(&o, end)
 	if !o.push {
 		g.leaving[digest] = true
 	}
 	g.ops[digest] = &o
 	results := g.results
 	running.Go(func() {
-		defer cancel()
+		defer o.cancel()
 		var err error
 		if o.push {
-			err = g.push(ctx, digest, c)
+			err = g.push(ctx, digest, c, heard)
 		} else {
 			err = g.w.Drop(ctx, digest, o.force)
+		}
+		stop()
+		if cause := context.Cause(ctx); err != nil && errors.Is(cause, errSilent) {
+			err = cause
 		}
 		select {
 		case results <- result{digest, err}:
@@ -315,7 +332,7 @@ func (g *group) start(conn context.Context, running *sync.WaitGroup, digest stri
 // push sends one adapter. The worker checks what it gets against the digest, so
 // the files are not read twice; they are when it refuses them, to tell who is
 // at fault.
-func (g *group) push(ctx context.Context, digest string, c content) error {
+func (g *group) push(ctx context.Context, digest string, c content, heard func()) error {
 	config, err := g.m.o.Blobs.OpenVerified(c.config)
 	if err != nil {
 		return err
@@ -330,7 +347,7 @@ func (g *group) push(ctx context.Context, digest string, c content) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
 	}
-	err = g.w.Push(ctx, Push{Digest: digest, Config: text, Weights: weights, Size: c.size, Pinned: c.pinned})
+	err = g.w.Push(ctx, Push{Digest: digest, Config: text, Weights: weights, Size: c.size, Pinned: c.pinned, Sent: heard})
 	if err == nil || ctx.Err() != nil || errors.Is(err, ErrUnavailable) {
 		return err
 	}
@@ -361,6 +378,9 @@ func (g *group) settle(r result) error {
 	}
 	g.m.mu.Lock()
 	defer g.m.mu.Unlock()
+	if !errors.Is(r.err, errSilent) {
+		g.moved = time.Now()
+	}
 	switch {
 	case r.err != nil:
 		g.failed(r, o)

@@ -233,6 +233,11 @@ func (m *Manager) published() uint64 { return m.revision<<32 | m.minor }
 // await calls check under mu, again after each change, until it reports done.
 // idle, if positive, is how long it waits without check reporting progress.
 func (m *Manager) await(ctx context.Context, idle time.Duration, check func() (done, progress bool)) error {
+	return m.awaitTick(ctx, idle, nil, check)
+}
+
+// awaitTick is await that also calls check at each tick.
+func (m *Manager) awaitTick(ctx context.Context, idle time.Duration, tick <-chan time.Time, check func() (done, progress bool)) error {
 	var timeout <-chan time.Time
 	for {
 		m.mu.Lock()
@@ -249,6 +254,7 @@ func (m *Manager) await(ctx context.Context, idle time.Duration, check func() (d
 		}
 		select {
 		case <-changed:
+		case <-tick:
 		case <-timeout:
 			return ErrUnavailable
 		case <-ctx.Done():

@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"chorale/adaptermgr/store"
 )
 
 // pushed waits until every connected group has the digest or has failed to
 // take it, and at least one has it; those that hold old must have it. One that
-// others push out meanwhile is not waited for.
+// others push out meanwhile is not waited for, nor a group that is silent.
 func (m *Manager) pushed(ctx context.Context, digest, old string) error {
 	var st pushStatus
-	err := m.await(ctx, m.o.WorkerTimeout, func() (bool, bool) {
-		st = m.pushStatus(digest, old)
+	begun := time.Now()
+	tick := time.NewTicker(m.ackTick())
+	defer tick.Stop()
+	err := m.awaitTick(ctx, m.o.WorkerTimeout, tick.C, func() (bool, bool) {
+		st = m.pushStatus(digest, old, begun)
 		refused := st.refused > 0 && st.refused == len(m.groups)
 		settled := st.have > 0 && st.behind == 0 || refused || st.fault != nil
 		return st.unwanted || st.pending == 0 && settled, st.pending > 0
@@ -50,23 +54,29 @@ type pushStatus struct {
 }
 
 // pushStatus is called with mu held.
-func (m *Manager) pushStatus(digest, old string) pushStatus {
+func (m *Manager) pushStatus(digest, old string, begun time.Time) pushStatus {
 	var s pushStatus
 	var b strings.Builder
 	for _, g := range m.groups {
-		try := g.tries[digest]
+		t := g.tries[digest]
+		if g.link == linkUp && t == nil && !g.has(digest) && g.isSilent(begun) {
+			t = &try{err: m.silence(), wait: m.o.RetryMin}
+			g.tries[digest] = t
+		}
 		switch {
-		case g.link == linkNew:
+		case g.link == linkNew && !g.isSilent(begun):
 			s.pending++
+		case g.link == linkNew:
+			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), m.silence())
 		case g.link == linkDown:
 			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), g.linkErr)
 		case g.has(digest):
 			s.have++
-		case try == nil:
+		case t == nil:
 			s.pending++
 		default:
-			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), try.err)
-			if errors.Is(try.err, ErrRejected) {
+			fmt.Fprintf(&b, "; %s: %v", g.w.Address(), t.err)
+			if errors.Is(t.err, ErrRejected) {
 				s.refused++
 			}
 			if _, holdsOld := g.held[old]; holdsOld {

@@ -206,6 +206,8 @@ type Push struct {
 	Size    int64
 	// Pinned adapters are never evicted from device memory.
 	Pinned bool
+	// Sent is called whenever the worker has taken some of it, nil for nobody.
+	Sent func()
 }
 
 // Source fetches artifacts; a source.Resolver does.
@@ -287,6 +289,9 @@ type Options struct {
 	// WorkerTimeout is how long a load waits while no group can take it,
 	// default 10 s.
 	WorkerTimeout time.Duration
+	// AckTimeout is how long a group may say nothing of an adapter before those
+	// who wait go on without it, default 1 min. It may be longer than a step.
+	AckTimeout time.Duration
 	// CallTimeout bounds Describe, default 5 s.
 	CallTimeout time.Duration
 	// PollInterval is how often groups are asked what they hold, default 2 s.
@@ -306,6 +311,7 @@ func (o *Options) setDefaults() {
 		d time.Duration
 	}{
 		{&o.WorkerTimeout, 10 * time.Second},
+		{&o.AckTimeout, time.Minute},
 		{&o.CallTimeout, 5 * time.Second},
 		{&o.PollInterval, 2 * time.Second},
 		{&o.RetryMin, 200 * time.Millisecond},

@@ -65,8 +65,14 @@ func (m *Manager) unload(ctx context.Context, req UnloadRequest, done *store.Req
 	if err != nil {
 		return Result{}, err
 	}
-	if err := m.await(ctx, 0, func() (bool, bool) { return was == nil || m.entries[req.Name] != was, true }); err != nil {
-		return Result{}, err
+	if was != nil {
+		var digests []string
+		for _, v := range gone.Versions {
+			digests = append(digests, v.Digest)
+		}
+		if err := m.awaitDrop(ctx, req.Force, req.DrainTimeout, digests, func() bool { return m.entries[req.Name] != was }); err != nil {
+			return Result{}, err
+		}
 	}
 	m.commitMu.Lock() // the change that removed it also removes its blobs
 	defer m.commitMu.Unlock()
@@ -175,9 +181,9 @@ func (m *Manager) versionGone(ctx context.Context, digest string, req UnloadRequ
 	} else if req.DrainTimeout > 0 {
 		defer time.AfterFunc(req.DrainTimeout, force).Stop()
 	}
-	return m.await(ctx, 0, func() (bool, bool) {
+	return m.awaitDrop(ctx, req.Force, req.DrainTimeout, []string{digest}, func() bool {
 		_, wanted := m.wanted()[digest]
-		return wanted || !m.heldAnywhere(digest), true
+		return wanted || !m.heldAnywhere(digest)
 	})
 }
 

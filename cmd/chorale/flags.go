@@ -84,6 +84,7 @@ type registryFlags struct {
 	LoraReloadUnloaded bool     `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
 	DataDir            string   `group:"lora" placeholder:"DIR" help:"Registry and stored adapters (default: $XDG_DATA_HOME/chorale)."`
 	sourceFlags
+	patienceFlags
 }
 
 // faceFlags are where clients come.
@@ -93,6 +94,9 @@ type faceFlags struct {
 	GrpcPort    int    `group:"http" placeholder:"PORT" help:"gRPC port (default: port + 1)."`
 	APIKey      string `name:"api-key" group:"http" placeholder:"KEY" help:"Key that inference needs."`
 	AdminAPIKey string `name:"admin-api-key" group:"http" placeholder:"KEY" help:"Key that loading and unloading adapters needs."`
+	AdminListen string `group:"http" placeholder:"HOST:PORT" help:"Address of its own for what changes adapters (gRPC: the next port); --host then serves only the rest."`
+
+	AllowedOrigins []string `group:"http" sep:"none" placeholder:"ORIGIN" help:"Origins of web pages that may ask for answers, or *. None may change adapters."`
 }
 
 // logFlags say how loud.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -32,6 +33,11 @@ type managerRole struct {
 	initial  []initial
 	limits   adapterLimits
 	log      *zap.Logger
+}
+
+// patienceFlags say how long worker groups are waited for.
+type patienceFlags struct {
+	AckTimeout time.Duration `group:"lora" placeholder:"DURATION" help:"How long a worker group may say nothing about an adapter before a load, or an unload by force, names it and goes on without it (default: 1m)."`
 }
 
 // peer is a worker group that another role talks to.
@@ -72,7 +78,7 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 		return nil, err
 	}
 	o := adaptermgr.Options{
-		Registry: r.registry, Blobs: blobs, Source: src, Log: r.log, Disabled: !lf.EnableLora, MaxLoaded: rf.MaxLoadedLoras, MaxVersions: rf.MaxAdapterVersions,
+		Registry: r.registry, Blobs: blobs, Source: src, Log: r.log, Disabled: !lf.EnableLora, MaxLoaded: rf.MaxLoadedLoras, MaxVersions: rf.MaxAdapterVersions, AckTimeout: rf.AckTimeout,
 		Limits: r.limits.Limits,
 	}
 	for _, p := range peers {

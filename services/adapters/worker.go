@@ -105,7 +105,7 @@ func (w *WorkerClient) Push(ctx context.Context, p adaptermgr.Push) error {
 	}
 	err = stream.Send(&pb.PushAdapterRequest{Message: &pb.PushAdapterRequest_Header{Header: header}})
 	if err == nil && !shared {
-		err = sendChunks(stream, p.Weights)
+		err = sendChunks(stream, p)
 	}
 	var r readError
 	if errors.As(err, &r) {
@@ -120,14 +120,17 @@ func (w *WorkerClient) Push(ctx context.Context, p adaptermgr.Push) error {
 // readError is an error of the weights, not of the stream.
 type readError struct{ error }
 
-func sendChunks(stream grpc.ClientStreamingClient[pb.PushAdapterRequest, pb.PushAdapterResponse], weights io.Reader) error {
+func sendChunks(stream grpc.ClientStreamingClient[pb.PushAdapterRequest, pb.PushAdapterResponse], p adaptermgr.Push) error {
 	buf := make([]byte, chunkBytes)
 	for {
-		n, err := io.ReadFull(weights, buf)
+		n, err := io.ReadFull(p.Weights, buf)
 		if n > 0 {
 			chunk := &pb.PushAdapterRequest_Chunk{Chunk: buf[:n]}
 			if err := stream.Send(&pb.PushAdapterRequest{Message: chunk}); err != nil {
 				return err
+			}
+			if p.Sent != nil {
+				p.Sent()
 			}
 			// gRPC may still hold what it was given (retries, local transports).
 			buf = make([]byte, chunkBytes)
