@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"strconv"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -32,12 +29,11 @@ import (
 // routerRole is the router in this process, with all faces.
 type routerRole struct {
 	*doors
-	r        *router.Router
-	grpc     *rpc.Server
-	http     *http.Server
-	follower *catalogue.Follower
-	admin    *adapters.Forwarder
-	log      *zap.Logger
+	r         *router.Router
+	fronts    []*front
+	follower  *catalogue.Follower
+	forwarder *adapters.Forwarder
+	log       *zap.Logger
 }
 
 // routerParts is what the router is made of.
@@ -75,7 +71,7 @@ func newRouter(p routerParts) (*routerRole, error) {
 	cfg.Groups = dialers(p.peers)
 	rr.r = router.New(cfg)
 	m.Watch(rr.r)
-	return rr, rr.faces(p, text, m)
+	return rr, rr.faces(&p, text, m)
 }
 
 func dialers(peers []peer) []router.Dialer {
@@ -89,36 +85,52 @@ func dialers(peers []peer) []router.Dialer {
 // setGroups changes the worker groups.
 func (rr *routerRole) setGroups(peers []peer) { rr.r.SetGroups(dialers(peers)) }
 
-func (rr *routerRole) faces(p routerParts, text router.Text, m *metrics.Metrics) error {
-	keys := auth.NewKeys(p.face.APIKey, p.face.AdminAPIKey)
-	ready := func() error {
-		if !rr.r.Ready() {
-			return router.ErrUnavailable
-		}
-		return nil
+// ready is nil when requests can be answered.
+func (rr *routerRole) ready() error {
+	if !rr.r.Ready() {
+		return router.ErrUnavailable
 	}
+	return nil
+}
+
+// faces builds what serves behind the doors. The first has the answers, the last
+// the adapters; most often they are one.
+func (rr *routerRole) faces(p *routerParts, text router.Text, m *metrics.Metrics) error {
+	rr.fronts = p.doors.fronts(&p.face)
 	var err error
-	if rr.grpc, err = rpc.NewServer(rpc.Options{Log: p.log, Keys: keys, Ready: ready}); err != nil {
-		return err
+	for _, f := range rr.fronts {
+		o := rpc.Options{Log: p.log, Keys: f.keys, Ready: rr.ready, Extra: []grpc.ServerOption{grpc.UnknownServiceHandler(auth.NotHere)}}
+		if f.grpc, err = rpc.NewServer(o); err != nil {
+			return err
+		}
 	}
+	answering, administering := rr.fronts[0].grpc, rr.fronts[len(rr.fronts)-1].grpc
 	tokens := rr.tokens(text.Tokenizer)
-	inference.Register(rr.grpc, rr.r, tokens)
-	// The manager's service, so that clients need one address only.
-	admin := pb.NewAdapterServiceClient(p.manager)
-	rr.admin = adapters.NewForwarder(admin, rr.r)
-	pb.RegisterAdapterServiceServer(rr.grpc, rr.admin)
-	loop, err := rr.grpc.Loop()
+	inference.Register(answering, rr.r, tokens)
+	// The manager's service, so that clients need no address of it.
+	rr.forwarder = adapters.NewForwarder(pb.NewAdapterServiceClient(p.manager), rr.r)
+	pb.RegisterAdapterServiceServer(administering, rr.forwarder)
+	answers, err := answering.Loop()
 	if err != nil {
 		return err
 	}
-	h, err := rest.New(rest.Options{
-		Router: rr.r, Tokens: tokens, Inference: pb.NewInferenceServiceClient(loop), Adapters: pb.NewAdapterServiceClient(loop),
-		Keys: keys, Metrics: m.Handler(), OpenAPI: openapi.Document, ServerArgs: p.args, Version: version, Log: p.log,
-	})
+	changes, err := administering.Loop()
 	if err != nil {
 		return err
 	}
-	rr.http = rest.Server(h, p.log)
+	for _, f := range rr.fronts {
+		h, err := rest.New(rest.Options{
+			Router: rr.r, Tokens: tokens, Inference: pb.NewInferenceServiceClient(answers), Adapters: pb.NewAdapterServiceClient(changes),
+			Keys: f.keys, Origins: p.face.AllowedOrigins, Metrics: m.Handler(), OpenAPI: openapi.Document, ServerArgs: p.args, Version: version, Log: p.log,
+		})
+		if err != nil {
+			return err
+		}
+		f.http = rest.Server(h, p.log)
+	}
+	if p.face.APIKey != "" && p.face.AdminAPIKey == "" {
+		p.log.Warn("--api-key without --admin-api-key: who may ask for answers may change adapters")
+	}
 	return nil
 }
 
@@ -168,58 +180,25 @@ func openText(c *checkpoint.Checkpoint, f *textFlags) (router.Text, error) {
 	return t, nil
 }
 
-// doors are the ports that clients come to, bound before anything slow, so
-// that a port in use is told at once.
-type doors struct {
-	httpL, grpcL       net.Listener
-	httpAddr, grpcAddr string
-}
-
-func openDoors(f *faceFlags) (*doors, error) {
-	grpcPort := f.GrpcPort
-	if grpcPort == 0 && f.Port != 0 {
-		grpcPort = f.Port + 1
-	}
-	d := &doors{}
-	var err error
-	if d.httpL, err = net.Listen("tcp", net.JoinHostPort(f.Host, strconv.Itoa(f.Port))); err != nil {
-		return nil, fmt.Errorf("--port %d: %w", f.Port, err)
-	}
-	if d.grpcL, err = net.Listen("tcp", net.JoinHostPort(f.Host, strconv.Itoa(grpcPort))); err != nil {
-		d.httpL.Close()
-		return nil, fmt.Errorf("--grpc-port %d: %w", grpcPort, err)
-	}
-	d.httpAddr, d.grpcAddr = d.httpL.Addr().String(), d.grpcL.Addr().String()
-	return d, nil
-}
-
-// shut closes the ports; those that a server has taken over are closed already.
-func (d *doors) shut() {
-	d.httpL.Close()
-	d.grpcL.Close()
-}
-
 // tasks are the goroutines of the role.
 func (rr *routerRole) tasks() []task {
-	return []task{
+	out := []task{
 		{"router", func(ctx context.Context) error { return rr.r.Run(ctx) }},
 		{"catalogue", func(ctx context.Context) error { return rr.follower.Run(ctx, rr.r) }},
-		{"grpc loop", stopWith(rr.grpc.Server, rr.grpc.ServeLoop)},
 	}
+	for _, f := range rr.fronts {
+		out = append(out, task{"grpc loop", stopWith(f.grpc.Server, f.grpc.ServeLoop)})
+	}
+	return out
 }
 
-// serve opens the faces until they are drained, or cut at the stage's end.
+// serve opens the faces.
 func (rr *routerRole) serve() []task {
-	return []task{
-		{"http", func(ctx context.Context) error {
-			defer context.AfterFunc(ctx, func() { rr.http.Close() })()
-			if err := rr.http.Serve(rr.httpL); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		}},
-		{"grpc", stopWith(rr.grpc.Server, func() error { return rr.grpc.Serve(rr.grpcL) })},
+	var out []task
+	for _, f := range rr.fronts {
+		out = append(out, f.serve()...)
 	}
+	return out
 }
 
 // drain refuses new requests, lets running ones end and shuts the faces.
@@ -227,9 +206,8 @@ func (rr *routerRole) drain(ctx context.Context) {
 	if err := rr.r.Drain(ctx); err != nil {
 		rr.log.Warn("requests still running are cut", zap.Error(err))
 	}
-	rr.admin.Close()
-	if err := rr.http.Shutdown(ctx); err != nil {
-		rr.http.Close()
+	rr.forwarder.Close()
+	for _, f := range rr.fronts {
+		f.drain(ctx)
 	}
-	_ = rr.grpc.Drain(ctx)
 }

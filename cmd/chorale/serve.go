@@ -100,7 +100,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	team.start(rr.serve()...)
-	log.Info("serving", zap.String("http", "http://"+rr.httpAddr), zap.String("grpc", rr.grpcAddr), zap.Int("adapters", len(m.initial)))
+	log.Info("serving", append(rr.addresses(), zap.Int("adapters", len(m.initial)))...)
 	return rr.wait(ctx, team, c.DrainTimeout, log)
 }
 
@@ -394,7 +394,7 @@ func (c *routerCmd) Run(ctx context.Context) error {
 	team.start(rr.tasks()...)
 	team.start(task{"workers", func(ctx context.Context) error { return ws.watch(ctx, rr.setGroups) }})
 	team.start(rr.serve()...)
-	log.Info("serving", zap.String("http", "http://"+rr.httpAddr), zap.String("grpc", rr.grpcAddr))
+	log.Info("serving", rr.addresses()...)
 	return rr.wait(ctx, team, c.DrainTimeout, log)
 }
 

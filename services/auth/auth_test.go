@@ -57,12 +57,44 @@ func TestMethodLevel(t *testing.T) {
 		"/chorale.v1.AdapterService/LoadAdapter":                    Admin,
 		"/chorale.v1.WorkerService/PushAdapter":                     Admin,
 		"/grpc.health.v1.Health/Check":                              Open,
-		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Inference,
+		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Describe,
 		"/someone.else.Service/Method":                              Admin,
 		"":                                                          Admin,
 	} {
 		if got := MethodLevel(method); got != want {
 			t.Errorf("MethodLevel(%q) = %v, want %v", method, got, want)
+		}
+	}
+}
+
+// TestSurface: an address says of what it does not take that another does,
+// whoever asks; what describes is taken at both.
+func TestSurface(t *testing.T) {
+	unauth, perm, elsewhere := status.ErrUnauthenticated, status.ErrPermission, status.ErrElsewhere
+	keys := NewKeys("k", "a")
+	for _, tt := range []struct {
+		name  string
+		keys  *Keys
+		level Level
+		given string
+		want  error
+	}{
+		{"load at the inference address", keys.At(NoAdmin), Admin, "Bearer k", elsewhere},
+		{"load there as the administrator", keys.At(NoAdmin), Admin, "Bearer a", elsewhere},
+		{"load there without keys", (*Keys)(nil).At(NoAdmin), Admin, "", elsewhere},
+		{"generate", keys.At(NoAdmin), Inference, "Bearer k", nil},
+		{"generate without a key", keys.At(NoAdmin), Inference, "", unauth},
+		{"generate at the admin address", keys.At(OnlyAdmin), Inference, "Bearer a", elsewhere},
+		{"load", keys.At(OnlyAdmin), Admin, "Bearer a", nil},
+		{"load with the wrong key", keys.At(OnlyAdmin), Admin, "Bearer k", perm},
+		{"describe", keys.At(NoAdmin), Describe, "Bearer k", nil},
+		{"describe at the admin address", keys.At(OnlyAdmin), Describe, "Bearer a", nil},
+		{"describe without a key", keys.At(OnlyAdmin), Describe, "", unauth},
+		{"describe without an API key", NewKeys("", "a"), Describe, "", nil},
+		{"health", keys.At(OnlyAdmin), Open, "", nil},
+	} {
+		if err := tt.keys.Check(tt.level, tt.given); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
 }
@@ -92,6 +124,7 @@ func TestInterceptors(t *testing.T) {
 		{"/chorale.v1.InferenceService/Generate", "Bearer x", codes.Unauthenticated},
 		{"/chorale.v1.AdapterService/LoadAdapter", "Bearer k", codes.PermissionDenied},
 		{"/chorale.v1.AdapterService/LoadAdapter", "Bearer a", codes.OK},
+		{"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "Bearer k", codes.OK},
 	} {
 		u, s := call(tt.method, tt.given)
 		if grpcstatus.Code(u) != tt.want || grpcstatus.Code(s) != tt.want {

@@ -4,6 +4,9 @@
 // the API key (SGLang's ADMIN_OPTIONAL rule): configuring one key never leaves
 // the adapters open.
 //
+// An address may take a part of the calls only (Keys.At): then adapters can be
+// administered from another network than answers are asked for.
+//
 // Keys are compared by their SHA-256 in constant time; the keys themselves are
 // not kept.
 package auth

@@ -5,7 +5,9 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"chorale/services/status"
 )
@@ -17,14 +19,22 @@ var services = map[string]Level{
 	"chorale.v1.AdapterService":                Admin,
 	"chorale.v1.WorkerService":                 Admin,
 	"grpc.health.v1.Health":                    Open,
-	"grpc.reflection.v1.ServerReflection":      Inference,
-	"grpc.reflection.v1alpha.ServerReflection": Inference,
+	"grpc.reflection.v1.ServerReflection":      Describe,
+	"grpc.reflection.v1alpha.ServerReflection": Describe,
 }
 
 // MethodLevel tells what a gRPC method ("/package.Service/Method") needs.
 func MethodLevel(fullMethod string) Level {
 	service, _, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
 	return services[service]
+}
+
+// NotHere answers calls of services that a server does not have. Stream, which
+// runs before it, tells of those that are at another address.
+func NotHere(_ any, ss grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(ss)
+	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	return grpcstatus.Errorf(codes.Unimplemented, "unknown service %s", service)
 }
 
 // Unary checks the key of unary calls.

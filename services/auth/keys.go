@@ -17,8 +17,10 @@ type Level uint8
 const (
 	// Admin calls change adapters.
 	Admin Level = iota
-	// Inference calls generate or describe.
+	// Inference calls generate.
 	Inference
+	// Describe calls tell of models and state. They need the same key.
+	Describe
 	// Open calls need no key: health, metrics.
 	Open
 )
@@ -30,6 +32,8 @@ func (l Level) String() string {
 		return "admin"
 	case Inference:
 		return "inference"
+	case Describe:
+		return "describe"
 	case Open:
 		return "open"
 	default:
@@ -39,15 +43,54 @@ func (l Level) String() string {
 
 type digest = [sha256.Size]byte
 
-// Keys are the configured keys. The zero value has none: everything is open.
+// Surface is which calls an address takes.
+type Surface uint8
+
+// The surfaces.
+const (
+	// Whole takes all calls.
+	Whole Surface = iota
+	// NoAdmin takes none that change adapters.
+	NoAdmin
+	// OnlyAdmin takes none that generate.
+	OnlyAdmin
+)
+
+// Keys are the configured keys, and what the address they guard takes. The zero
+// value has none: everything is open.
 type Keys struct {
 	api, admin *digest
+	surface    Surface
 }
 
 // NewKeys takes the API key and the admin key; an empty string is none.
 func NewKeys(api, admin string) *Keys {
 	return &Keys{api: hash(api), admin: hash(admin)}
 }
+
+// At are the same keys at an address that takes a part of the calls.
+func (k *Keys) At(s Surface) *Keys {
+	if k == nil {
+		return &Keys{surface: s}
+	}
+	return &Keys{k.api, k.admin, s}
+}
+
+// Served is nil where the address takes a call, whoever makes it, and else a
+// status.ErrElsewhere that says which address does.
+func (k *Keys) Served(level Level) error {
+	switch {
+	case k == nil:
+		return nil
+	case k.surface == NoAdmin && level == Admin:
+		return elsewhere("adapters are administered at another address (--admin-listen)")
+	case k.surface == OnlyAdmin && level == Inference:
+		return elsewhere("this address administers adapters; answers are generated at another")
+	}
+	return nil
+}
+
+func elsewhere(text string) error { return status.WithText(status.ErrElsewhere, text) }
 
 func hash(key string) *digest {
 	if key == "" {
@@ -58,12 +101,16 @@ func hash(key string) *digest {
 }
 
 // Check says whether the holder of an Authorization header's value may make a
-// call: nil, status.ErrUnauthenticated or status.ErrPermission.
+// call: nil, status.ErrUnauthenticated or status.ErrPermission; or that it is not
+// taken here, see Served.
 func (k *Keys) Check(level Level, authorization string) error {
+	if err := k.Served(level); err != nil {
+		return err
+	}
 	if k == nil || level == Open || (k.api == nil && k.admin == nil) {
 		return nil
 	}
-	if level == Inference && k.api == nil {
+	if level != Admin && k.api == nil {
 		return nil
 	}
 	given := sha256.Sum256([]byte(bearer(authorization)))
@@ -72,7 +119,7 @@ func (k *Keys) Check(level Level, authorization string) error {
 	switch {
 	case isAdmin:
 		return nil
-	case isAPI && (level == Inference || k.admin == nil):
+	case isAPI && (level != Admin || k.admin == nil):
 		return nil
 	case isAPI:
 		return status.ErrPermission

@@ -44,10 +44,10 @@ func routes(o *Options, d *face.Deps, native http.Handler) []route {
 		{"/generate", []string{http.MethodPost, http.MethodPut}, auth.Inference, status.SGLang, sg.Generate, "SGLang: generate for one or several prompts, each with its adapter (lora_path)."},
 		{"/load_lora_adapter", post, auth.Admin, status.SGLang, sg.LoadLoRA, "SGLang: load an adapter."},
 		{"/unload_lora_adapter", post, auth.Admin, status.SGLang, sg.UnloadLoRA, "SGLang: unload an adapter."},
-		{"/model_info", get, auth.Inference, status.SGLang, sg.ModelInfo, "SGLang: the base model."},
-		{"/get_model_info", get, auth.Inference, status.SGLang, sg.ModelInfo, "SGLang: the base model (old name)."},
-		{"/server_info", get, auth.Inference, status.SGLang, sg.ServerInfo, "SGLang: flags, limits and state."},
-		{"/get_server_info", get, auth.Inference, status.SGLang, sg.ServerInfo, "SGLang: flags, limits and state (old name)."},
+		{"/model_info", get, auth.Describe, status.SGLang, sg.ModelInfo, "SGLang: the base model."},
+		{"/get_model_info", get, auth.Describe, status.SGLang, sg.ModelInfo, "SGLang: the base model (old name)."},
+		{"/server_info", get, auth.Describe, status.SGLang, sg.ServerInfo, "SGLang: flags, limits and state."},
+		{"/get_server_info", get, auth.Describe, status.SGLang, sg.ServerInfo, "SGLang: flags, limits and state (old name)."},
 		{"/health", get, auth.Open, status.SGLang, sg.Health, "200 when requests can be answered, else 503."},
 		{"/health_generate", get, auth.Open, status.SGLang, sg.HealthGenerate, "Health by generating one token."},
 		{"/flush_cache", getPost, auth.Admin, status.SGLang, sg.FlushCache, "SGLang: empty the prefix cache."},
@@ -55,8 +55,8 @@ func routes(o *Options, d *face.Deps, native http.Handler) []route {
 
 		{"/v1/completions", post, auth.Inference, status.OpenAI, oa.Completions, "OpenAI: completions."},
 		{"/v1/chat/completions", post, auth.Inference, status.OpenAI, oa.Chat, "OpenAI: chat completions."},
-		{"/v1/models", get, auth.Inference, status.OpenAI, oa.Models, "OpenAI: the base model and the adapters."},
-		{modelsPrefix, get, auth.Inference, status.OpenAI, func(w http.ResponseWriter, r *http.Request) {
+		{"/v1/models", get, auth.Describe, status.OpenAI, oa.Models, "OpenAI: the base model and the adapters."},
+		{modelsPrefix, get, auth.Describe, status.OpenAI, func(w http.ResponseWriter, r *http.Request) {
 			oa.Model(w, strings.TrimPrefix(r.URL.Path, modelsPrefix))
 		}, "OpenAI: one model or adapter."},
 
@@ -82,10 +82,15 @@ func routes(o *Options, d *face.Deps, native http.Handler) []route {
 }
 
 // levelOf is what a request to a route needs; within the native prefix the
-// adapters are the administrator's.
+// adapters are the administrator's, and what else is got describes.
 func (rt *route) levelOf(r *http.Request) auth.Level {
-	if rt.path == nativePrefix && strings.HasPrefix(r.URL.Path, nativeAdapters) {
+	switch {
+	case rt.path != nativePrefix:
+		return rt.level
+	case strings.HasPrefix(r.URL.Path, nativeAdapters):
 		return auth.Admin
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		return auth.Describe
 	}
 	return rt.level
 }
@@ -134,6 +139,10 @@ func (rt *route) shaped() status.Shape {
 func (d *dispatcher) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 	if rt == nil {
 		status.Write(w, status.OpenAI, status.WithText(status.ErrRouteNotFound, "no such route: "+r.Method+" "+r.URL.Path))
+		return
+	}
+	if err := d.keys.Served(rt.levelOf(r)); err != nil {
+		status.Write(w, rt.shape, status.WithText(err, r.URL.Path+": "+err.Error()))
 		return
 	}
 	if !slices.Contains(rt.methods, r.Method) {
