@@ -59,11 +59,12 @@ demo: build model ## the same prompt answered by the base and every voice at onc
 test: needs model ## all tests; with -race where goroutines meet
 	$(GO) test -timeout 30m ./...
 	$(GO) test -race -short $$($(GO) list ./adaptermgr/... ./router/... ./services/... ./worker/engine/... ./worker/lora/... ./worker/collective/... ./internal/hub/... ./bench/...)
-	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/chorale
 
 .PHONY: check
-check: generated lint ## generated code is current, lint, import rules, vet
+check: generated lint ## generated code is current, lint, import rules, vet (also without cgo, and for macOS)
 	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet ./...
+	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./...
 	$(GO) test -count=1 .
 
 .PHONY: generate

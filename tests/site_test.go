@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -142,7 +143,9 @@ func startSplit(t testing.TB, l limits) *site {
 	if l.workers == 0 {
 		l.workers = 2
 	}
-	s.workerCmd = slices.Concat([]string{"worker"}, modelFlags(t), workerFlags(&l), l.all)
+	// Workers that share the cores wait for each other's threads otherwise.
+	threads := max(1, runtime.NumCPU()/l.workers)
+	s.workerCmd = slices.Concat([]string{"worker"}, modelFlags(t), []string{"--threads", fmt.Sprint(threads)}, workerFlags(&l), l.all)
 	for i := range l.workers {
 		s.workers = append(s.workers, testkit.Start(t, testkit.Options{
 			Name: fmt.Sprintf("worker %d", i), Args: s.workerArgs(i, "127.0.0.1:0"),
