@@ -61,6 +61,38 @@ func (e *Engine) DropAdapter(ctx context.Context, digest string, force bool) err
 	})
 }
 
+// PreloadAdapters brings adapters of host memory onto the device together and
+// returns when all have come. memory.ErrTooLarge tells that they could not be there
+// at once. What has come is an adapter like any: others may take its place later.
+func (e *Engine) PreloadAdapters(ctx context.Context, digests []string) error {
+	end := make(chan error, 1)
+	if !e.do(func() { e.store.Preload(digests, func(err error) { end <- err }) }) {
+		return ErrClosed
+	}
+	select {
+	case err := <-end:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.done:
+		return ErrClosed
+	}
+}
+
+// AdapterCounts tells what has changed of the adapters' counts after a change that
+// an earlier call returned, 0 for all.
+func (e *Engine) AdapterCounts(ctx context.Context, after uint64) (changed []lora.Counts, last uint64, err error) {
+	type answer struct {
+		changed []lora.Counts
+		last    uint64
+	}
+	got, err := query(ctx, e, func() answer {
+		changed, last := e.store.Counts(after)
+		return answer{changed, last}
+	})
+	return got.changed, got.last, err
+}
+
 // Adapters lists the adapters of both tiers.
 func (e *Engine) Adapters(ctx context.Context) ([]lora.Info, error) {
 	return query(ctx, e, func() []lora.Info { return e.store.List() })

@@ -105,6 +105,7 @@ func New(b tensor.Backend, m *decoder.Model, o Options, log *zap.Logger) (*Engin
 		wake:  make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	e.store = lora.NewStore(o.MaxResident, o.MaxHostBytes, func(a lora.Arrival) { e.do(func() { e.arrived(a) }) }, func(d string) { e.sched.Forget(d) })
+	e.store.SetPolicy(o.Eviction)
 	if err := e.share(); err != nil {
 		runner.Free()
 		return nil, errors.Join(err, mem.Close())
@@ -170,6 +171,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			break
 		}
 		plan := e.sched.Next()
+		e.store.Ahead(e.sched.Upcoming(2 * e.opts.MaxAdapters))
 		e.stats.Preemptions += uint64(len(plan.Preempted))
 		switch {
 		case len(plan.Entries) > 0:
@@ -363,6 +365,9 @@ func (e *Engine) status() Status {
 func (e *Engine) arrived(a lora.Arrival) {
 	e.store.Arrived(a)
 	if a.Err == nil {
+		if len(e.flights) == 0 { // no step will tell of it soon
+			e.publish()
+		}
 		return
 	}
 	if e.ranks.Err() != nil { // the adapter is not at fault: its sequences go on elsewhere

@@ -82,6 +82,15 @@ func fractionOf(d ownMemory, fraction float64) (int64, error) {
 	return bytes, nil
 }
 
+// ImageUnit is the unit, in bytes, of what an adapter takes of the device's
+// memory; 0: it takes none of its own.
+func (e *Engine) ImageUnit() int64 {
+	if e.mem.ImageChunks(1) == 0 {
+		return 0
+	}
+	return e.mem.ChunkBytes()
+}
+
 // share sets up the books of the pool and brings the cache's first groups.
 func (e *Engine) share() error {
 	pages, chunks := e.mem.Group()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"chorale/internal/eviction"
 	"chorale/worker/lora"
 	"chorale/worker/sample"
 )
@@ -38,6 +39,8 @@ type Options struct {
 	MaxResident int
 	// MaxHostBytes bounds the adapters in host memory; 0: no bound.
 	MaxHostBytes int64
+	// Eviction is which idle adapter leaves the device first.
+	Eviction eviction.Policy
 	// StarveSteps is how many steps an adapter waits for a place on the device
 	// before one in use is drained for it.
 	StarveSteps int

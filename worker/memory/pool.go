@@ -64,8 +64,8 @@ type Adapters interface {
 	// IdleChunks adds up the idle adapters' chunks, all or those that are not
 	// awaited. It is asked often.
 	IdleChunks(awaited bool) int
-	// Idle lists the idle adapters, those not awaited first, and of them the one
-	// used longest ago.
+	// Idle lists the idle adapters in the order in which they leave: those not
+	// awaited first, and of them as the store's policy says.
 	Idle() []Idle
 	// Evict takes one off the device; it calls Pool.Return.
 	Evict(digest string)
