@@ -1,203 +1,194 @@
 package tests
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"chorale/internal/testkit"
 )
 
-// blow is one way to hurt a role.
-type blow struct {
-	role string
-	sig  syscall.Signal
-}
+const (
+	// ChaosEnv is how long TestChaos goes on, such as 30m.
+	ChaosEnv = "CHORALE_CHAOS"
+	// SeedEnv makes it draw the same faults again.
+	SeedEnv = "CHORALE_CHAOS_SEED"
+)
 
-// tally is what came of a blow, over all its times.
-type tally struct {
-	times, right, typed int
-	out, recovery       []time.Duration
-}
-
-// TestFaultRandom hurts each role of a split site in random order under load,
-// CHORALE_FAULTS times (default: each once). Every answer must be right or end
-// with a typed error; everything recovers. It prints a table.
-func TestFaultRandom(t *testing.T) {
-	var blows []blow
-	for _, role := range []string{"router", "manager", "supervisor", "leader", "rank 1"} {
-		blows = append(blows, blow{role, syscall.SIGKILL}, blow{role, syscall.SIGSTOP})
-	}
-	times := len(blows)
-	if v := os.Getenv("CHORALE_FAULTS"); v != "" {
+// TestChaos: traffic over all faces while administrators load, replace, unload,
+// pin and roll back adapters and give versions shares, and while roles are killed
+// and stopped and the links between them cut. Every answer must be, token by
+// token, what the adapter that it names says alone, or end with a typed error; at
+// the end nothing is left over, and the manager's picture of each adapter is the
+// one that was acknowledged, before and after its restart.
+func TestChaos(t *testing.T) {
+	length := 10 * time.Second
+	if v := os.Getenv(ChaosEnv); v != "" {
 		var err error
-		if times, err = strconv.Atoi(v); err != nil {
+		if length, err = time.ParseDuration(v); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s := startRanks(t, 2, 1)
-	const n = 400
-	want := s.expected(n)
-	rng := rand.New(rand.NewPCG(uint64(times), 5))
-	tallies := map[blow]*tally{}
-	var order []blow
-	for i := range times {
-		if i%len(blows) == 0 {
-			order = slices.Clone(blows)
-			rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		}
-		b := order[i%len(blows)]
-		if tallies[b] == nil {
-			tallies[b] = &tally{}
-		}
-		s.strike(b, time.Duration(rng.IntN(1000))*time.Millisecond, want, tallies[b])
-		if t.Failed() {
-			return
-		}
+	inside := os.Getenv(InsideEnv) != ""
+	if unshare, ok := networks(); ok && !inside {
+		again(t, unshare, length)
+		return
 	}
-	t.Log("\n" + table(blows, tallies))
+	c := newChaos(t, inside)
+	defer func() { t.Logf("seed %d\n%s\n%s", c.seed, &c.ledger, c.table()) }()
+	c.run(length)
+	if t.Failed() {
+		return
+	}
+	c.end()
 }
 
-// strike hurts a role while answers run, and waits until all is well.
-func (s *rankSite) strike(b blow, after time.Duration, want map[string][]int32, out *tally) {
-	s.t.Helper()
-	stop := make(chan struct{})
-	var mu sync.Mutex
-	var load sync.WaitGroup
-	for i := range 6 {
-		load.Go(func() {
-			for {
-				v := voicesAndBase()[i%4]
-				a := s.speak(v, int32(len(want[v])), nil)
-				mu.Lock()
-				s.judge(b, v, a, want[v], out)
-				mu.Unlock()
-				select {
-				case <-stop:
-					return
-				case <-time.After(50 * time.Millisecond): // a refused one would come again at once
+// again runs the test once more, in a network of its own, and judges that.
+func again(t *testing.T, unshare []string, length time.Duration) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := length + 10*time.Minute
+	args := []string{self, "-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=" + limit.String()}
+	cmd := exec.Command(unshare[0], append(unshare[1:], args...)...)
+	cmd.Env = append(os.Environ(), InsideEnv+"=1", testkit.BinaryEnv+"="+testkit.Binary(t))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if testing.Verbose() { // long ones are watched
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// chaos is a site under everything at once.
+type chaos struct {
+	t    testing.TB
+	ctx  context.Context // of load, changes and faults
+	site *chaosSite
+	seed uint64
+
+	names          []*named
+	numbers        sync.Map // name@version: digest
+	asked, changed atomic.Int64
+	ledger         ledger
+	tallies        map[fault]*tally
+
+	mu sync.Mutex
+	// between counts what stands between clients and the router now, and since
+	// is when that last ended.
+	between int
+	since   time.Time
+}
+
+func newChaos(t *testing.T, network bool) *chaos {
+	seed := uint64(time.Now().UnixNano())
+	if v := os.Getenv(SeedEnv); v != "" {
+		var err error
+		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &chaos{t: t, seed: seed, tallies: map[fault]*tally{}}
+	c.site = &chaosSite{site: &site{t: t, split: true}}
+	if network {
+		c.site.lan = newLAN(t, "router", "manager", "worker 0", "worker 1")
+		web = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	}
+	startChaos(c.site)
+	for i := range 5 {
+		c.names = append(c.names, &named{name: fmt.Sprintf("team/%d", i)})
+	}
+	return c
+}
+
+// run lets all of it go on for a while.
+func (c *chaos) run(length time.Duration) {
+	var stop context.CancelFunc
+	c.ctx, stop = context.WithTimeout(context.Background(), length)
+	defer stop()
+	var all sync.WaitGroup
+	each := func(n int, pause time.Duration, do func(*rand.Rand)) {
+		for range n {
+			r := rand.New(rand.NewPCG(c.seed, uint64(c.asked.Add(1))))
+			all.Go(func() {
+				for c.ctx.Err() == nil && !c.t.Failed() {
+					do(r)
+					time.Sleep(time.Duration(r.Int64N(int64(pause))))
 				}
-			}
-		})
+			})
+		}
 	}
-	time.Sleep(after)
-	began := time.Now()
-	s.hurt(b)
-	if b.role == "leader" || b.role == "rank 1" || b.role == "supervisor" && b.sig == syscall.SIGKILL {
-		s.until("the group is out of service", callLimit, func() bool { return !s.connected(0) })
-		out.out = append(out.out, time.Since(began))
+	each(8, 60*time.Millisecond, c.ask)
+	each(3, 150*time.Millisecond, c.administer)
+	r := rand.New(rand.NewPCG(c.seed, 0))
+	faults := c.faults()
+	for i := 0; c.ctx.Err() == nil && !c.t.Failed(); i++ {
+		if i%len(faults) == 0 {
+			r.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
+		}
+		time.Sleep(time.Duration(r.IntN(700)) * time.Millisecond)
+		c.strike(faults[i%len(faults)], r, length >= 5*time.Minute)
 	}
-	s.heal(b)
-	s.placed(0, len(rankVoices))
-	s.placed(1, len(rankVoices))
-	for _, v := range voicesAndBase() {
-		s.until("each voice is right again", startLimit, func() bool {
-			a := s.speak(v, 20, nil)
-			return a.err == nil && slices.Equal(a.ids, want[v][:20])
-		})
-	}
-	out.recovery = append(out.recovery, time.Since(began))
-	out.times++
-	close(stop)
-	load.Wait()
+	stop()
+	all.Wait()
+}
+
+// end checks that nothing is left over, and that the manager knows what was
+// acknowledged.
+func (c *chaos) end() {
+	s := c.site
+	s.until("all is well", startLimit, s.well)
 	s.idle(startLimit)
-}
-
-// judge counts an answer: right, or cut short with a typed error and right up to
-// there.
-func (s *rankSite) judge(b blow, voice string, a said, want []int32, out *tally) {
-	if len(a.ids) > len(want) || !slices.Equal(a.ids, want[:len(a.ids)]) {
-		s.t.Errorf("%v of the %s: %q says something else", b.sig, b.role, voice)
-		return
+	c.compare("at the end")
+	s.manager.Kill()
+	s.launchManager()
+	s.until("all is well with the manager back", startLimit, s.well)
+	c.compare("after a restart of the manager")
+	for _, n := range slices.Concat(c.listed(), []string{fixed}) {
+		s.unload(n)
 	}
-	switch code := status.Code(a.err); {
-	case a.err == nil && a.why == "" && len(a.ids) == len(want):
-		out.right++
-	case code == codes.Unavailable || code == codes.FailedPrecondition: // no router, no group, adapter not there yet
-		out.typed++
-	case a.err == nil && strings.HasPrefix(a.why, "FINISH_REASON_ABORT"):
-		out.typed++
-	default:
-		s.t.Errorf("%v of the %s: %q ended after %d tokens with %v %s", b.sig, b.role, voice, len(a.ids), a.err, a.why)
-	}
-}
-
-// hurt sends the signal.
-func (s *rankSite) hurt(b blow) {
-	if p := s.process(b.role); p != nil {
-		p.Signal(b.sig)
-		return
-	}
-	rank := 0
-	if b.role != "leader" {
-		rank = 1
-	}
-	_ = syscall.Kill(pids(s.workers[0])[rank], b.sig)
-}
-
-// process is a role's, nil for ranks.
-func (s *rankSite) process(role string) *testkit.Process {
-	return map[string]*testkit.Process{"router": s.front, "manager": s.manager, "supervisor": s.workers[0]}[role]
-}
-
-// heal does what an orchestrator would: starts again what was killed. What stands
-// still goes on after a while. Ranks are their supervisor's to heal.
-func (s *rankSite) heal(b blow) {
-	p := s.process(b.role)
-	if p == nil {
-		return
-	}
-	if b.sig == syscall.SIGSTOP {
-		time.Sleep(3 * time.Second)
-		p.Signal(syscall.SIGCONT)
-		return
-	}
-	p.Kill()
-	switch b.role {
-	case "router":
-		s.startFront()
-		s.dial() // what was dialled backs off for long
-	case "manager":
-		s.startManager(s.managerAddr)
-	default:
-		s.startWorker(0)
-	}
-}
-
-func table(blows []blow, tallies map[blow]*tally) string {
-	var b strings.Builder
-	b.WriteString("| fault | times | answers right | typed errors | wrong | out of service, worst | all well again, median | worst |\n|---|---|---|---|---|---|---|---|\n")
-	for _, w := range blows {
-		t := tallies[w]
-		if t == nil {
-			continue
+	s.until("no adapter is left on a worker", startLimit, func() bool {
+		c.stir()
+		return s.series("chorale_worker_resident_adapters", "worker") == 0 && s.series("chorale_adapter_bytes", "worker") == 0
+	})
+	s.until("no page is in use", startLimit, func() bool {
+		code, _ := s.post("/flush_cache", object{})
+		return code == 200 && s.series("chorale_kv_pages", `state="used"`) == 0
+	})
+	for _, m := range []string{"chorale_worker_running", "chorale_worker_waiting"} {
+		if n := s.series(m, "worker"); n != 0 {
+			c.t.Errorf("%s is %v", m, n)
 		}
-		out := "-"
-		if len(t.out) > 0 {
-			out = seconds(slices.Max(t.out))
+	}
+	s.site.blobs(0, 0)
+	for _, must := range []string{"right answers over grpc", "right answers over sglang", "right answers over openai", "changes: load"} {
+		if c.ledger.get(must) == 0 {
+			c.t.Errorf("%s: none", must)
 		}
-		slices.Sort(t.recovery)
-		fmt.Fprintf(&b, "| %v of the %s | %d | %d | %d | 0 | %s | %s | %s |\n", name(w.sig), w.role, t.times, t.right, t.typed, out,
-			seconds(t.recovery[len(t.recovery)/2]), seconds(slices.Max(t.recovery)))
 	}
-	return b.String()
 }
 
-func name(s syscall.Signal) string {
-	if s == syscall.SIGKILL {
-		return "kill -9"
-	}
-	return "SIGSTOP"
+// stir lets each worker take a step, with which it tells what it holds.
+func (c *chaos) stir() {
+	together(8, func(int) error {
+		q := question{names: []string{""}, prompts: []int{0}, n: 1, tokens: 2}
+		_, err := c.site.infer.Generate(context.Background(), q.native())
+		return err
+	})
 }
-
-func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
