@@ -47,8 +47,8 @@ type choice struct {
 	stream    *tokenizer.Stream
 	stops     *tokenizer.StopMatcher
 	finished  bool
-	started   bool // prompt log probabilities and first token were delivered
-	reason    FinishReason
+	started   bool   // prompt log probabilities and first token were delivered
+	end       Finish // as far as its reader was told
 	retries   int
 	recalls   int // of its adapter, after it had been sent
 	// notBefore is when a worker that refused it may be asked again; passed,
@@ -188,7 +188,7 @@ func (c *choice) take(o *SequenceOutput) (finished, early bool) {
 	}
 	ev.Usage = c.usage()
 	if c.finished = ev.Finish != nil; c.finished {
-		c.reason = ev.Finish.Reason
+		c.end = *ev.Finish
 	}
 	if c.finished || ev.Text != "" || len(ev.IDs) > 0 || len(ev.PromptLogprobs) > 0 {
 		c.r.push(ev)
@@ -241,6 +241,7 @@ func (c *choice) fail(err error) {
 	if c.finished {
 		return
 	}
-	c.finished = true
-	c.r.push(Event{Choice: c.index, Usage: c.usage(), Finish: &Finish{Reason: FinishAbort, TokenID: -1, Err: err}})
+	c.finished, c.end = true, Finish{Reason: FinishAbort, TokenID: -1, Err: err}
+	end := c.end
+	c.r.push(Event{Choice: c.index, Usage: c.usage(), Finish: &end})
 }

@@ -289,11 +289,11 @@ func (r *Router) observe(c *choice) {
 	if !c.first.IsZero() {
 		ttft = c.first.Sub(c.r.arrive)
 	}
-	reason := c.reason
-	if reason == FinishNone {
-		reason = FinishAbort // its reader left, or it failed
+	end := c.end
+	if end.Reason == FinishNone {
+		end.Reason = FinishAbort // its reader left
 	}
-	r.cfg.Observer.Finished(c.r.adapter(), c.usage(), reason, ttft, time.Since(c.r.arrive))
+	r.cfg.Observer.Finished(c.r.adapter(), c.usage(), end, ttft, time.Since(c.r.arrive))
 }
 
 // workerError makes an error of a worker's words.

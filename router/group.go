@@ -100,6 +100,22 @@ type AdapterMemory struct {
 	LoadSeconds float64
 }
 
+// AdapterCount is what happened to one adapter on a worker group since it came
+// into its host memory.
+type AdapterCount struct {
+	Digest string
+	// Since tells one stay in host memory from the next, in which all begins at 0.
+	Since uint64
+	// Hits are sequences whose adapter was on the device when they came, Misses the
+	// others, Evictions how often it was put out to make room.
+	Hits, Misses, Evictions uint64
+	// LoadCounts are the numbers of loads onto the device by duration; see
+	// AdapterMemory.
+	LoadBounds  []float64
+	LoadCounts  []uint64
+	LoadSeconds float64
+}
+
 // DeviceState is a GPU of a worker group, as its driver last told of it.
 type DeviceState struct {
 	Index                          int // among the GPUs of its machine
@@ -123,6 +139,8 @@ type StepOutputs struct {
 	Status  *GroupStatus
 	// Devices is empty in messages that do not tell of them.
 	Devices []DeviceState
+	// Adapters are those of which counts have changed.
+	Adapters []AdapterCount
 }
 
 // Conn is a live connection to a worker group. Submit and Abort do not block

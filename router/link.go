@@ -184,6 +184,9 @@ func (l *link) receive(out StepOutputs) {
 		if len(out.Devices) > 0 {
 			l.look(out.Devices)
 		}
+		if obs := l.r.cfg.Observer; obs != nil && len(out.Adapters) > 0 {
+			obs.Adapters(l.dialer.Address(), l.info.Incarnation, out.Adapters)
+		}
 		for k, n := range tokens {
 			l.r.queue.charge(k, n)
 		}

@@ -83,10 +83,16 @@ func (w *watcher) FirstToken(adapter string, queued, ttft time.Duration) {
 	w.lines = append(w.lines, fmt.Sprintf("first %s queued=%v ttft=%v", adapter, queued, ttft))
 }
 
-func (w *watcher) Finished(adapter string, u Usage, reason FinishReason, ttft, total time.Duration) {
+func (w *watcher) Adapters(group, incarnation string, counts []AdapterCount) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.lines = append(w.lines, fmt.Sprintf("end %s %d+%d reason=%d ttft=%v total=%v", adapter, u.PromptTokens, u.CompletionTokens, reason, ttft, total))
+	w.lines = append(w.lines, fmt.Sprintf("counts %s %q %+v", group, incarnation, counts))
+}
+
+func (w *watcher) Finished(adapter string, u Usage, end Finish, ttft, total time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lines = append(w.lines, fmt.Sprintf("end %s %d+%d reason=%d ttft=%v total=%v", adapter, u.PromptTokens, u.CompletionTokens, end.Reason, ttft, total))
 }
 
 func TestObserver(t *testing.T) {

@@ -55,9 +55,12 @@ type Residency interface {
 type Observer interface {
 	// FirstToken reports the waits until dispatch and until the first token.
 	FirstToken(adapter string, queued, ttft time.Duration)
-	// Finished reports an answer that a worker ended, total from arrival to end;
-	// ttft is 0 when it had no token.
-	Finished(adapter string, u Usage, reason FinishReason, ttft, total time.Duration)
+	// Finished reports an answer's end, total from arrival to end; ttft is 0 when
+	// it had no token. end.Err is nil where a client left.
+	Finished(adapter string, u Usage, end Finish, ttft, total time.Duration)
+	// Adapters reports what has changed of the adapters' counts on a group, which
+	// begin anew with each of its incarnations.
+	Adapters(group, incarnation string, counts []AdapterCount)
 }
 
 // Config is what the router is made of.

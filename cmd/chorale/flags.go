@@ -96,6 +96,8 @@ type faceFlags struct {
 	AdminAPIKey string `name:"admin-api-key" group:"http" placeholder:"KEY" help:"Key that loading and unloading adapters needs."`
 	AdminListen string `group:"http" placeholder:"HOST:PORT" help:"Address of its own for what changes adapters (gRPC: the next port); --host then serves only the rest."`
 
+	MetricsMaxAdapters int `group:"http" default:"100" placeholder:"N" help:"Most adapters with metrics of their own, those used most; all others are summed up as _other."`
+
 	AllowedOrigins []string `group:"http" sep:"none" placeholder:"ORIGIN" help:"Origins of web pages that may ask for answers, or *. None may change adapters."`
 }
 

@@ -58,7 +58,10 @@ func newRouter(p routerParts) (*routerRole, error) {
 		return nil, err
 	}
 	rr := &routerRole{doors: p.doors, log: p.log.Named("http")}
-	m := metrics.New()
+	if p.face.MetricsMaxAdapters < 0 {
+		return nil, fmt.Errorf("--metrics-max-adapters %d: want 0 or more", p.face.MetricsMaxAdapters)
+	}
+	m := metrics.New(p.face.MetricsMaxAdapters)
 	rr.follower = catalogue.New(pb.NewAdapterServiceClient(p.manager), p.log)
 	cfg := router.Config{
 		Name: p.model.ServedModelName, Path: p.model.ModelPath, Version: version, Text: text, Context: p.model.ContextLength,

@@ -92,6 +92,9 @@ func (c *Counter) Use(u *Uses, places int) {
 // now is a count as it has aged.
 func (c *Counter) now(u Uses) uint64 { return u.count >> min(c.window-u.window, 63) }
 
+// Recent is what is left of a count, in uses.
+func (c *Counter) Recent(u Uses) float64 { return float64(c.now(u)) / one }
+
 // Forgotten tells whether nothing is left of a count.
 func (c *Counter) Forgotten(u Uses) bool { return c.now(u) == 0 }
 

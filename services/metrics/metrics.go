@@ -25,70 +25,61 @@ type State interface {
 
 // Metrics is a registry with the router's observer.
 type Metrics struct {
-	reg                     *prometheus.Registry
-	queue, ttft, tpot, e2e  *prometheus.HistogramVec
-	answers                 *prometheus.CounterVec
-	promptTokens, genTokens *prometheus.CounterVec
+	reg   *prometheus.Registry
+	table *table
+	// state, told and names are guarded by the table's lock.
+	state State
+	told  map[string]*told // by group
+	names *names
 }
 
 var _ router.Observer = (*Metrics)(nil)
 
-// base is the adapter label of requests to the base model.
-const base = "base"
-
-// New makes the metrics.
-func New() *Metrics {
-	label := []string{"adapter"}
-	seconds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
-	hist := func(name, help string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "chorale_" + name, Help: help, Buckets: seconds}, label)
-	}
-	m := &Metrics{
-		reg:          prometheus.NewRegistry(),
-		queue:        hist("request_queue_seconds", "Wait of a request until it was sent to a worker group."),
-		ttft:         hist("time_to_first_token_seconds", "From a request's arrival to its first token."),
-		tpot:         hist("time_per_output_token_seconds", "Mean time per token after the first."),
-		e2e:          hist("request_seconds", "From a request's arrival to its end."),
-		answers:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chorale_answers_total", Help: "Ended answers."}, []string{"adapter", "reason"}),
-		promptTokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chorale_prompt_tokens_total", Help: "Prompt tokens of ended answers."}, label),
-		genTokens:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chorale_generated_tokens_total", Help: "Generated tokens of ended answers."}, label),
-	}
-	m.reg.MustRegister(m.queue, m.ttft, m.tpot, m.e2e, m.answers, m.promptTokens, m.genTokens,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+// New makes the metrics. At most maxAdapters adapters have series of their own.
+func New(maxAdapters int) *Metrics {
+	m := &Metrics{reg: prometheus.NewRegistry(), table: newTable(maxAdapters), told: map[string]*told{}}
+	m.reg.MustRegister(&adapterCollector{m}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // Watch adds the gauges of a router's state.
-func (m *Metrics) Watch(s State) { m.reg.MustRegister(&stateCollector{s}, &deviceCollector{s}) }
+func (m *Metrics) Watch(s State) {
+	m.table.mu.Lock()
+	m.state = s
+	m.table.mu.Unlock()
+	m.reg.MustRegister(&stateCollector{s}, &deviceCollector{s})
+}
 
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler { return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{}) }
 
-func name(adapter string) string {
-	if adapter == "" {
-		return base
+// adapterCollector exports what is counted by adapter.
+type adapterCollector struct{ m *Metrics }
+
+// Describe lists the metrics.
+func (c *adapterCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range slices.Concat(requestDescs, residencyDescs) {
+		ch <- d
 	}
-	return adapter
 }
 
-// FirstToken observes the waits of a request.
-func (m *Metrics) FirstToken(adapter string, queued, ttft time.Duration) {
-	m.queue.WithLabelValues(name(adapter)).Observe(queued.Seconds())
-	m.ttft.WithLabelValues(name(adapter)).Observe(ttft.Seconds())
-}
-
-var reasons = map[router.FinishReason]string{router.FinishStop: "stop", router.FinishLength: "length", router.FinishAbort: "abort"}
-
-// Finished observes an ended answer.
-func (m *Metrics) Finished(adapter string, u router.Usage, reason router.FinishReason, ttft, total time.Duration) {
-	n := name(adapter)
-	m.answers.WithLabelValues(n, reasons[reason]).Inc()
-	m.promptTokens.WithLabelValues(n).Add(float64(u.PromptTokens))
-	m.genTokens.WithLabelValues(n).Add(float64(u.CompletionTokens))
-	m.e2e.WithLabelValues(n).Observe(total.Seconds())
-	if u.CompletionTokens > 1 && ttft > 0 {
-		m.tpot.WithLabelValues(n).Observe((total - ttft).Seconds() / float64(u.CompletionTokens-1))
-	}
+// Collect gives the rows to those that are used most, and reads them.
+func (c *adapterCollector) Collect(ch chan<- prometheus.Metric) {
+	t := c.m.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rank()
+	held := c.m.held()
+	t.each(func(adapter string, r *row) {
+		collectRequests(ch, adapter, r)
+		if adapter == base {
+			return
+		}
+		collectResidency(ch, adapter, r)
+		for _, place := range []string{"device", "host"} {
+			ch <- prometheus.MustNewConstMetric(descGroups, prometheus.GaugeValue, float64(held[place][adapter]), adapter, place)
+		}
+	})
 }
 
 // stateCollector reads the router's state at each scrape.
@@ -116,7 +107,10 @@ var (
 	descVLLMWait  = desc("vllm:num_requests_waiting", "Waiting requests, vLLM's name.")
 	descVLLMRun   = desc("vllm:num_requests_running", "Running requests, vLLM's name.")
 	descVLLMKV    = desc("vllm:kv_cache_usage_perc", "Used share of the key/value cache, vLLM's name.")
-	descs         = []*prometheus.Desc{descQueued, descAdapters, descUp, descRunning, descWaiting, descPages, descSteps, descPreempt, descResident, descStepRows, descStepAdapt, descStepMax, descStepTime, descVLLMLoRA, descVLLMWait, descVLLMRun, descVLLMKV}
+	// These two have no label, so no cap divides them.
+	descVLLMPrompt = desc("vllm:prompt_tokens_total", "Prompt tokens of all requests, vLLM's name.")
+	descVLLMGen    = desc("vllm:generation_tokens_total", "Generated tokens of all ended answers, vLLM's name.")
+	descs          = []*prometheus.Desc{descQueued, descAdapters, descUp, descRunning, descWaiting, descPages, descSteps, descPreempt, descResident, descStepRows, descStepAdapt, descStepMax, descStepTime, descVLLMLoRA, descVLLMWait, descVLLMRun, descVLLMKV, descVLLMPrompt, descVLLMGen}
 )
 
 // Describe lists the gauges.
@@ -137,14 +131,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descQueued, float64(st.Queued))
 	usable := 0
-	byDigest := map[string]string{}
-	for n, e := range cat.Adapters {
-		for _, v := range e.Versions {
-			if _, taken := byDigest[v.Digest]; !taken {
-				byDigest[v.Digest] = n
-			}
-		}
-		byDigest[e.Digest] = n
+	for _, e := range cat.Adapters {
 		if e.Usable {
 			usable++
 		}
@@ -181,17 +168,22 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	if pages > 0 {
 		gauge(descVLLMKV, float64(used)/float64(pages))
 	}
-	gauge(descVLLMLoRA, float64(time.Now().Unix()), strconv.Itoa(maxLoRA), names(st.RunningAdapters, byDigest), names(st.WaitingAdapters, byDigest))
+	count(descVLLMPrompt, st.PromptTokens)
+	count(descVLLMGen, st.CompletionTokens)
+	all := namesOf(cat).all
+	gauge(descVLLMLoRA, float64(time.Now().Unix()), strconv.Itoa(maxLoRA), list(st.RunningAdapters, all), list(st.WaitingAdapters, all))
 }
 
-// names lists adapters' names, comma-separated and sorted.
-func names(digests []string, byDigest map[string]string) string {
+// list gives the names of digests, comma-separated and sorted. A gateway looks for
+// the name that a request has, so all names of a content are there. A comma in a
+// name would end it: it is written as in a URL.
+func list(digests []string, all map[string][]string) string {
 	var out []string
 	for _, d := range digests {
-		if n, ok := byDigest[d]; ok {
-			out = append(out, n)
+		for _, n := range all[d] {
+			out = append(out, strings.ReplaceAll(strings.ToValidUTF8(n, "\uFFFD"), ",", "%2C"))
 		}
 	}
 	slices.Sort(out)
-	return strings.Join(out, ",")
+	return strings.Join(slices.Compact(out), ",")
 }

@@ -147,6 +147,7 @@ func routerOutputs(m *pb.ConnectResponse, requested func(id uint64) []int32) rou
 	for _, d := range m.GetDevices() {
 		out.Devices = append(out.Devices, deviceState(d))
 	}
+	out.Adapters = adapterCounts(m.GetAdapters())
 	if s := m.GetStatus(); s != nil {
 		out.Status = &router.GroupStatus{
 			Step: s.GetStep(), Running: int(s.GetRunning()), Waiting: int(s.GetWaiting()),

@@ -107,6 +107,7 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.C
 	}()
 	up := &sender{stream: stream}
 	defer s.reportDevices(ctx, up)()
+	defer reportCounts(ctx, s.e, up)()
 	for {
 		m, err := c.Recv(ctx)
 		if errors.Is(err, engine.ErrClosed) {

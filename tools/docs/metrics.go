@@ -24,7 +24,9 @@ func (sample) State() router.ServerState {
 	return router.ServerState{Started: time.Now(), Groups: []router.GroupState{g}}
 }
 
-func (sample) Catalogue() *router.Catalogue { return &router.Catalogue{} }
+var registered = &router.Catalogue{Adapters: map[string]*router.AdapterEntry{"a": {Name: "a", Digest: "d", Groups: []string{"w"}}}}
+
+func (sample) Catalogue() *router.Catalogue { return registered }
 
 var (
 	helpRE  = regexp.MustCompile(`^# HELP (\S+) (.*)`)
@@ -43,6 +45,9 @@ const metricsIntro = `# Metrics
 the Go runtime's and the process's own (` + "`go_*`, `process_*`" + `).
 
 The label ` + "`adapter`" + ` is the adapter's name, or ` + "`base`" + `; ` + "`worker`" + ` is the worker group's address (` + "`local`" + ` under ` + "`serve`" + `).
+At most ` + "`--metrics-max-adapters`" + ` adapters have series of their own, all others are summed in ` + "`adapter=\"_other\"`" + `:
+[operations](../operations.md#metrics). What a worker tells of an adapter's residency is up to two seconds old; an adapter
+of several names is counted under the first of them.
 The gauges of the last step say how full the batch is; ` + "`chorale_step_adapters_max`" + ` is the proof that requests of different
 adapters were computed together. ` + "`device`" + ` numbers the GPUs of the group's machine; what is told of them is a few seconds old. Names that begin with ` + "`vllm:`" + ` are those that gateways for LoRA-aware routing already scrape.
 
@@ -54,16 +59,18 @@ Worth a graph:
 ` + "```promql" + `
 histogram_quantile(0.95, sum by (adapter, le) (rate(chorale_time_to_first_token_seconds_bucket[5m])))   # first token, by adapter
 sum by (adapter) (rate(chorale_generated_tokens_total[1m]))                                             # tokens per second, by adapter
+rate(vllm:generation_tokens_total[1m])                                                                  # and in all
+sum by (adapter) (rate(chorale_residency_misses_total[5m])) / sum by (adapter) (rate(chorale_residency_misses_total[5m]) + rate(chorale_residency_hits_total[5m]))
 chorale_step_rows / on(worker) chorale_step_seconds                                                     # rows per second of the last step
 chorale_kv_pages{state="used"} / on(worker) sum by (worker) (chorale_kv_pages)                          # fill of the cache
 ` + "```" + `
 `
 
 func metricsPage(string) (string, error) {
-	m := metrics.New()
+	m := metrics.New(1)
 	m.Watch(sample{})
 	m.FirstToken("a", time.Millisecond, time.Millisecond)
-	m.Finished("a", router.Usage{PromptTokens: 1, CompletionTokens: 2}, router.FinishStop, time.Millisecond, time.Second)
+	m.Finished("a", router.Usage{PromptTokens: 1, CompletionTokens: 2}, router.Finish{Reason: router.FinishAbort, Err: router.ErrUnavailable}, time.Millisecond, time.Second)
 	rec := httptest.NewRecorder()
 	m.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	all := readMetrics(rec.Body.String())

@@ -166,10 +166,17 @@ type DescribeWorkerResponse struct {
 	// Host memory for adapters, in bytes; 0: no bound.
 	MaxLoadedLoraBytes int64 `protobuf:"varint,20,opt,name=max_loaded_lora_bytes,json=maxLoadedLoraBytes,proto3" json:"max_loaded_lora_bytes,omitempty"`
 	// Processes of the group, and how often they were started again.
-	Ranks         int32 `protobuf:"varint,21,opt,name=ranks,proto3" json:"ranks,omitempty"`
-	Restarts      int32 `protobuf:"varint,22,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Ranks    int32 `protobuf:"varint,21,opt,name=ranks,proto3" json:"ranks,omitempty"`
+	Restarts int32 `protobuf:"varint,22,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	// Bandwidth of the device's memory, of one rank, in bytes per second:
+	// measured on a CPU, the memory's clock times its width on a GPU; 0: not
+	// known.
+	MemoryBytesPerSecond float64 `protobuf:"fixed64,23,opt,name=memory_bytes_per_second,json=memoryBytesPerSecond,proto3" json:"memory_bytes_per_second,omitempty"`
+	// What an adapter takes of the device's memory is a multiple of this; 0:
+	// adapters are used from where they lie in host memory.
+	AdapterChunkBytes int64 `protobuf:"varint,24,opt,name=adapter_chunk_bytes,json=adapterChunkBytes,proto3" json:"adapter_chunk_bytes,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *DescribeWorkerResponse) Reset() {
@@ -352,6 +359,20 @@ func (x *DescribeWorkerResponse) GetRanks() int32 {
 func (x *DescribeWorkerResponse) GetRestarts() int32 {
 	if x != nil {
 		return x.Restarts
+	}
+	return 0
+}
+
+func (x *DescribeWorkerResponse) GetMemoryBytesPerSecond() float64 {
+	if x != nil {
+		return x.MemoryBytesPerSecond
+	}
+	return 0
+}
+
+func (x *DescribeWorkerResponse) GetAdapterChunkBytes() int64 {
+	if x != nil {
+		return x.AdapterChunkBytes
 	}
 	return 0
 }
@@ -1405,13 +1426,16 @@ func (x *AdapterMemory) GetLoadSeconds() float64 {
 	return 0
 }
 
-// ConnectResponse is one step's outputs, or just a status, or the devices.
+// ConnectResponse is one step's outputs, or just a status, or the devices, or
+// the adapters' counts.
 type ConnectResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Outputs []*SequenceOutput      `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	Status  *WorkerStatus          `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
 	// Comes by itself at the start and every few seconds.
-	Devices       []*DeviceInfo `protobuf:"bytes,3,rep,name=devices,proto3" json:"devices,omitempty"`
+	Devices []*DeviceInfo `protobuf:"bytes,3,rep,name=devices,proto3" json:"devices,omitempty"`
+	// Comes by itself every few seconds, when something has changed.
+	Adapters      *AdapterCounts `protobuf:"bytes,4,opt,name=adapters,proto3" json:"adapters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1467,6 +1491,165 @@ func (x *ConnectResponse) GetDevices() []*DeviceInfo {
 	return nil
 }
 
+func (x *ConnectResponse) GetAdapters() *AdapterCounts {
+	if x != nil {
+		return x.Adapters
+	}
+	return nil
+}
+
+// AdapterCounts are those of the adapters of which something has changed since
+// the last ones on this stream.
+type AdapterCounts struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Adapters []*AdapterCount        `protobuf:"bytes,1,rep,name=adapters,proto3" json:"adapters,omitempty"`
+	// Upper bounds, in seconds, of the classes of load_counts but the last.
+	LoadBounds    []float64 `protobuf:"fixed64,2,rep,packed,name=load_bounds,json=loadBounds,proto3" json:"load_bounds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdapterCounts) Reset() {
+	*x = AdapterCounts{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterCounts) ProtoMessage() {}
+
+func (x *AdapterCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterCounts.ProtoReflect.Descriptor instead.
+func (*AdapterCounts) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AdapterCounts) GetAdapters() []*AdapterCount {
+	if x != nil {
+		return x.Adapters
+	}
+	return nil
+}
+
+func (x *AdapterCounts) GetLoadBounds() []float64 {
+	if x != nil {
+		return x.LoadBounds
+	}
+	return nil
+}
+
+// AdapterCount is what happened to one adapter since it came into host memory.
+type AdapterCount struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Digest string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Tells one stay in host memory from the next, in which all begins at 0.
+	Since uint64 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Sequences whose adapter was on the device when they came, and others.
+	Hits   uint64 `protobuf:"varint,3,opt,name=hits,proto3" json:"hits,omitempty"`
+	Misses uint64 `protobuf:"varint,4,opt,name=misses,proto3" json:"misses,omitempty"`
+	// How often it was put out of device memory to make room.
+	Evictions uint64 `protobuf:"varint,5,opt,name=evictions,proto3" json:"evictions,omitempty"`
+	// How long it took to bring it there: counts by class, and the sum.
+	LoadCounts    []uint64 `protobuf:"varint,6,rep,packed,name=load_counts,json=loadCounts,proto3" json:"load_counts,omitempty"`
+	LoadSeconds   float64  `protobuf:"fixed64,7,opt,name=load_seconds,json=loadSeconds,proto3" json:"load_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdapterCount) Reset() {
+	*x = AdapterCount{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdapterCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdapterCount) ProtoMessage() {}
+
+func (x *AdapterCount) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdapterCount.ProtoReflect.Descriptor instead.
+func (*AdapterCount) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AdapterCount) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *AdapterCount) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *AdapterCount) GetHits() uint64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *AdapterCount) GetMisses() uint64 {
+	if x != nil {
+		return x.Misses
+	}
+	return 0
+}
+
+func (x *AdapterCount) GetEvictions() uint64 {
+	if x != nil {
+		return x.Evictions
+	}
+	return 0
+}
+
+func (x *AdapterCount) GetLoadCounts() []uint64 {
+	if x != nil {
+		return x.LoadCounts
+	}
+	return nil
+}
+
+func (x *AdapterCount) GetLoadSeconds() float64 {
+	if x != nil {
+		return x.LoadSeconds
+	}
+	return 0
+}
+
 // PushAdapterRequest is a header and then chunks of the weights file.
 type PushAdapterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1481,7 +1664,7 @@ type PushAdapterRequest struct {
 
 func (x *PushAdapterRequest) Reset() {
 	*x = PushAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1676,7 @@ func (x *PushAdapterRequest) String() string {
 func (*PushAdapterRequest) ProtoMessage() {}
 
 func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1689,7 @@ func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterRequest.ProtoReflect.Descriptor instead.
 func (*PushAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PushAdapterRequest) GetMessage() isPushAdapterRequest_Message {
@@ -1568,7 +1751,7 @@ type PushAdapterHeader struct {
 
 func (x *PushAdapterHeader) Reset() {
 	*x = PushAdapterHeader{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1763,7 @@ func (x *PushAdapterHeader) String() string {
 func (*PushAdapterHeader) ProtoMessage() {}
 
 func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1776,7 @@ func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterHeader.ProtoReflect.Descriptor instead.
 func (*PushAdapterHeader) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PushAdapterHeader) GetDigest() string {
@@ -1641,7 +1824,7 @@ type PushAdapterResponse struct {
 
 func (x *PushAdapterResponse) Reset() {
 	*x = PushAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1836,7 @@ func (x *PushAdapterResponse) String() string {
 func (*PushAdapterResponse) ProtoMessage() {}
 
 func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1849,7 @@ func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterResponse.ProtoReflect.Descriptor instead.
 func (*PushAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PushAdapterResponse) GetHostBytes() int64 {
@@ -1687,7 +1870,7 @@ type DropAdapterRequest struct {
 
 func (x *DropAdapterRequest) Reset() {
 	*x = DropAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1882,7 @@ func (x *DropAdapterRequest) String() string {
 func (*DropAdapterRequest) ProtoMessage() {}
 
 func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1895,7 @@ func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterRequest.ProtoReflect.Descriptor instead.
 func (*DropAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DropAdapterRequest) GetDigest() string {
@@ -1738,7 +1921,7 @@ type DropAdapterResponse struct {
 
 func (x *DropAdapterResponse) Reset() {
 	*x = DropAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1933,7 @@ func (x *DropAdapterResponse) String() string {
 func (*DropAdapterResponse) ProtoMessage() {}
 
 func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1946,89 @@ func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterResponse.ProtoReflect.Descriptor instead.
 func (*DropAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
+}
+
+// PreloadAdaptersRequest names digests that are in host memory.
+type PreloadAdaptersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       []string               `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreloadAdaptersRequest) Reset() {
+	*x = PreloadAdaptersRequest{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreloadAdaptersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreloadAdaptersRequest) ProtoMessage() {}
+
+func (x *PreloadAdaptersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreloadAdaptersRequest.ProtoReflect.Descriptor instead.
+func (*PreloadAdaptersRequest) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PreloadAdaptersRequest) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// PreloadAdaptersResponse tells that they are on the device.
+type PreloadAdaptersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreloadAdaptersResponse) Reset() {
+	*x = PreloadAdaptersResponse{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreloadAdaptersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreloadAdaptersResponse) ProtoMessage() {}
+
+func (x *PreloadAdaptersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreloadAdaptersResponse.ProtoReflect.Descriptor instead.
+func (*PreloadAdaptersResponse) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
 }
 
 // DrainWorkerRequest asks for no new sequences, or with resume for new ones again.
@@ -1776,7 +2041,7 @@ type DrainWorkerRequest struct {
 
 func (x *DrainWorkerRequest) Reset() {
 	*x = DrainWorkerRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +2053,7 @@ func (x *DrainWorkerRequest) String() string {
 func (*DrainWorkerRequest) ProtoMessage() {}
 
 func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +2066,7 @@ func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
 func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DrainWorkerRequest) GetResume() bool {
@@ -1820,7 +2085,7 @@ type DrainWorkerResponse struct {
 
 func (x *DrainWorkerResponse) Reset() {
 	*x = DrainWorkerResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2097,7 @@ func (x *DrainWorkerResponse) String() string {
 func (*DrainWorkerResponse) ProtoMessage() {}
 
 func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2110,7 @@ func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerResponse.ProtoReflect.Descriptor instead.
 func (*DrainWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{25}
 }
 
 // FlushWorkerCacheRequest asks to forget all cached prefixes.
@@ -1857,7 +2122,7 @@ type FlushWorkerCacheRequest struct {
 
 func (x *FlushWorkerCacheRequest) Reset() {
 	*x = FlushWorkerCacheRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2134,7 @@ func (x *FlushWorkerCacheRequest) String() string {
 func (*FlushWorkerCacheRequest) ProtoMessage() {}
 
 func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2147,7 @@ func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheRequest.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{26}
 }
 
 // FlushWorkerCacheResponse acknowledges.
@@ -1894,7 +2159,7 @@ type FlushWorkerCacheResponse struct {
 
 func (x *FlushWorkerCacheResponse) Reset() {
 	*x = FlushWorkerCacheResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	mi := &file_chorale_v1_worker_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2171,7 @@ func (x *FlushWorkerCacheResponse) String() string {
 func (*FlushWorkerCacheResponse) ProtoMessage() {}
 
 func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	mi := &file_chorale_v1_worker_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2184,7 @@ func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheResponse.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{27}
 }
 
 // ListWorkerAdaptersRequest asks for the worker's adapters.
@@ -1931,7 +2196,7 @@ type ListWorkerAdaptersRequest struct {
 
 func (x *ListWorkerAdaptersRequest) Reset() {
 	*x = ListWorkerAdaptersRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[24]
+	mi := &file_chorale_v1_worker_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2208,7 @@ func (x *ListWorkerAdaptersRequest) String() string {
 func (*ListWorkerAdaptersRequest) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[24]
+	mi := &file_chorale_v1_worker_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2221,7 @@ func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{24}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{28}
 }
 
 // WorkerAdapter is one adapter on a worker.
@@ -1977,7 +2242,7 @@ type WorkerAdapter struct {
 
 func (x *WorkerAdapter) Reset() {
 	*x = WorkerAdapter{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[25]
+	mi := &file_chorale_v1_worker_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2254,7 @@ func (x *WorkerAdapter) String() string {
 func (*WorkerAdapter) ProtoMessage() {}
 
 func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[25]
+	mi := &file_chorale_v1_worker_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2267,7 @@ func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerAdapter.ProtoReflect.Descriptor instead.
 func (*WorkerAdapter) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{25}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WorkerAdapter) GetDigest() string {
@@ -2065,7 +2330,7 @@ type ListWorkerAdaptersResponse struct {
 
 func (x *ListWorkerAdaptersResponse) Reset() {
 	*x = ListWorkerAdaptersResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[26]
+	mi := &file_chorale_v1_worker_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2342,7 @@ func (x *ListWorkerAdaptersResponse) String() string {
 func (*ListWorkerAdaptersResponse) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[26]
+	mi := &file_chorale_v1_worker_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2355,7 @@ func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{26}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListWorkerAdaptersResponse) GetIncarnation() string {
@@ -2119,7 +2384,7 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x02in\x18\x02 \x01(\x05R\x02in\x12\x10\n" +
 	"\x03out\x18\x03 \x01(\x05R\x03out\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x19\n" +
-	"\bhas_bias\x18\x05 \x01(\bR\ahasBias\"\x89\x06\n" +
+	"\bhas_bias\x18\x05 \x01(\bR\ahasBias\"\xf0\x06\n" +
 	"\x16DescribeWorkerResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -2148,7 +2413,9 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\flora_enabled\x18\x13 \x01(\bR\vloraEnabled\x121\n" +
 	"\x15max_loaded_lora_bytes\x18\x14 \x01(\x03R\x12maxLoadedLoraBytes\x12\x14\n" +
 	"\x05ranks\x18\x15 \x01(\x05R\x05ranks\x12\x1a\n" +
-	"\brestarts\x18\x16 \x01(\x05R\brestarts\"\xbd\x01\n" +
+	"\brestarts\x18\x16 \x01(\x05R\brestarts\x125\n" +
+	"\x17memory_bytes_per_second\x18\x17 \x01(\x01R\x14memoryBytesPerSecond\x12.\n" +
+	"\x13adapter_chunk_bytes\x18\x18 \x01(\x03R\x11adapterChunkBytes\"\xbd\x01\n" +
 	"\bSequence\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12%\n" +
 	"\ttoken_ids\x18\x02 \x03(\x05B\b\xbaH\x05\x92\x01\x02\b\x01R\btokenIds\x12%\n" +
@@ -2249,11 +2516,25 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"loadBounds\x12\x1f\n" +
 	"\vload_counts\x18\a \x03(\x04R\n" +
 	"loadCounts\x12!\n" +
-	"\fload_seconds\x18\b \x01(\x01R\vloadSeconds\"\xab\x01\n" +
+	"\fload_seconds\x18\b \x01(\x01R\vloadSeconds\"\xe2\x01\n" +
 	"\x0fConnectResponse\x124\n" +
 	"\aoutputs\x18\x01 \x03(\v2\x1a.chorale.v1.SequenceOutputR\aoutputs\x120\n" +
 	"\x06status\x18\x02 \x01(\v2\x18.chorale.v1.WorkerStatusR\x06status\x120\n" +
-	"\adevices\x18\x03 \x03(\v2\x16.chorale.v1.DeviceInfoR\adevices\"p\n" +
+	"\adevices\x18\x03 \x03(\v2\x16.chorale.v1.DeviceInfoR\adevices\x125\n" +
+	"\badapters\x18\x04 \x01(\v2\x19.chorale.v1.AdapterCountsR\badapters\"f\n" +
+	"\rAdapterCounts\x124\n" +
+	"\badapters\x18\x01 \x03(\v2\x18.chorale.v1.AdapterCountR\badapters\x12\x1f\n" +
+	"\vload_bounds\x18\x02 \x03(\x01R\n" +
+	"loadBounds\"\xca\x01\n" +
+	"\fAdapterCount\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x12\n" +
+	"\x04hits\x18\x03 \x01(\x04R\x04hits\x12\x16\n" +
+	"\x06misses\x18\x04 \x01(\x04R\x06misses\x12\x1c\n" +
+	"\tevictions\x18\x05 \x01(\x04R\tevictions\x12\x1f\n" +
+	"\vload_counts\x18\x06 \x03(\x04R\n" +
+	"loadCounts\x12!\n" +
+	"\fload_seconds\x18\a \x01(\x01R\vloadSeconds\"p\n" +
 	"\x12PushAdapterRequest\x127\n" +
 	"\x06header\x18\x01 \x01(\v2\x1d.chorale.v1.PushAdapterHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\t\n" +
@@ -2270,7 +2551,10 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x12DropAdapterRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x15\n" +
-	"\x13DropAdapterResponse\",\n" +
+	"\x13DropAdapterResponse\"<\n" +
+	"\x16PreloadAdaptersRequest\x12\"\n" +
+	"\adigests\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\adigests\"\x19\n" +
+	"\x17PreloadAdaptersResponse\",\n" +
 	"\x12DrainWorkerRequest\x12\x16\n" +
 	"\x06resume\x18\x01 \x01(\bR\x06resume\"\x15\n" +
 	"\x13DrainWorkerResponse\"\x19\n" +
@@ -2288,12 +2572,13 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\bdraining\x18\a \x01(\bR\bdraining\"u\n" +
 	"\x1aListWorkerAdaptersResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x125\n" +
-	"\badapters\x18\x02 \x03(\v2\x19.chorale.v1.WorkerAdapterR\badapters2\xe6\x04\n" +
+	"\badapters\x18\x02 \x03(\v2\x19.chorale.v1.WorkerAdapterR\badapters2\xc2\x05\n" +
 	"\rWorkerService\x12W\n" +
 	"\x0eDescribeWorker\x12!.chorale.v1.DescribeWorkerRequest\x1a\".chorale.v1.DescribeWorkerResponse\x12F\n" +
 	"\aConnect\x12\x1a.chorale.v1.ConnectRequest\x1a\x1b.chorale.v1.ConnectResponse(\x010\x01\x12P\n" +
 	"\vPushAdapter\x12\x1e.chorale.v1.PushAdapterRequest\x1a\x1f.chorale.v1.PushAdapterResponse(\x01\x12N\n" +
-	"\vDropAdapter\x12\x1e.chorale.v1.DropAdapterRequest\x1a\x1f.chorale.v1.DropAdapterResponse\x12N\n" +
+	"\vDropAdapter\x12\x1e.chorale.v1.DropAdapterRequest\x1a\x1f.chorale.v1.DropAdapterResponse\x12Z\n" +
+	"\x0fPreloadAdapters\x12\".chorale.v1.PreloadAdaptersRequest\x1a#.chorale.v1.PreloadAdaptersResponse\x12N\n" +
 	"\vDrainWorker\x12\x1e.chorale.v1.DrainWorkerRequest\x1a\x1f.chorale.v1.DrainWorkerResponse\x12]\n" +
 	"\x10FlushWorkerCache\x12#.chorale.v1.FlushWorkerCacheRequest\x1a$.chorale.v1.FlushWorkerCacheResponse\x12c\n" +
 	"\x12ListWorkerAdapters\x12%.chorale.v1.ListWorkerAdaptersRequest\x1a&.chorale.v1.ListWorkerAdaptersResponseB\x8e\x01\n" +
@@ -2313,7 +2598,7 @@ func file_chorale_v1_worker_proto_rawDescGZIP() []byte {
 	return file_chorale_v1_worker_proto_rawDescData
 }
 
-var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_chorale_v1_worker_proto_goTypes = []any{
 	(*DescribeWorkerRequest)(nil),      // 0: chorale.v1.DescribeWorkerRequest
 	(*ModelModule)(nil),                // 1: chorale.v1.ModelModule
@@ -2330,59 +2615,67 @@ var file_chorale_v1_worker_proto_goTypes = []any{
 	(*DeviceMemory)(nil),               // 12: chorale.v1.DeviceMemory
 	(*AdapterMemory)(nil),              // 13: chorale.v1.AdapterMemory
 	(*ConnectResponse)(nil),            // 14: chorale.v1.ConnectResponse
-	(*PushAdapterRequest)(nil),         // 15: chorale.v1.PushAdapterRequest
-	(*PushAdapterHeader)(nil),          // 16: chorale.v1.PushAdapterHeader
-	(*PushAdapterResponse)(nil),        // 17: chorale.v1.PushAdapterResponse
-	(*DropAdapterRequest)(nil),         // 18: chorale.v1.DropAdapterRequest
-	(*DropAdapterResponse)(nil),        // 19: chorale.v1.DropAdapterResponse
-	(*DrainWorkerRequest)(nil),         // 20: chorale.v1.DrainWorkerRequest
-	(*DrainWorkerResponse)(nil),        // 21: chorale.v1.DrainWorkerResponse
-	(*FlushWorkerCacheRequest)(nil),    // 22: chorale.v1.FlushWorkerCacheRequest
-	(*FlushWorkerCacheResponse)(nil),   // 23: chorale.v1.FlushWorkerCacheResponse
-	(*ListWorkerAdaptersRequest)(nil),  // 24: chorale.v1.ListWorkerAdaptersRequest
-	(*WorkerAdapter)(nil),              // 25: chorale.v1.WorkerAdapter
-	(*ListWorkerAdaptersResponse)(nil), // 26: chorale.v1.ListWorkerAdaptersResponse
-	nil,                                // 27: chorale.v1.TokenSampling.LogitBiasEntry
-	(FinishReason)(0),                  // 28: chorale.v1.FinishReason
-	(*DeviceInfo)(nil),                 // 29: chorale.v1.DeviceInfo
+	(*AdapterCounts)(nil),              // 15: chorale.v1.AdapterCounts
+	(*AdapterCount)(nil),               // 16: chorale.v1.AdapterCount
+	(*PushAdapterRequest)(nil),         // 17: chorale.v1.PushAdapterRequest
+	(*PushAdapterHeader)(nil),          // 18: chorale.v1.PushAdapterHeader
+	(*PushAdapterResponse)(nil),        // 19: chorale.v1.PushAdapterResponse
+	(*DropAdapterRequest)(nil),         // 20: chorale.v1.DropAdapterRequest
+	(*DropAdapterResponse)(nil),        // 21: chorale.v1.DropAdapterResponse
+	(*PreloadAdaptersRequest)(nil),     // 22: chorale.v1.PreloadAdaptersRequest
+	(*PreloadAdaptersResponse)(nil),    // 23: chorale.v1.PreloadAdaptersResponse
+	(*DrainWorkerRequest)(nil),         // 24: chorale.v1.DrainWorkerRequest
+	(*DrainWorkerResponse)(nil),        // 25: chorale.v1.DrainWorkerResponse
+	(*FlushWorkerCacheRequest)(nil),    // 26: chorale.v1.FlushWorkerCacheRequest
+	(*FlushWorkerCacheResponse)(nil),   // 27: chorale.v1.FlushWorkerCacheResponse
+	(*ListWorkerAdaptersRequest)(nil),  // 28: chorale.v1.ListWorkerAdaptersRequest
+	(*WorkerAdapter)(nil),              // 29: chorale.v1.WorkerAdapter
+	(*ListWorkerAdaptersResponse)(nil), // 30: chorale.v1.ListWorkerAdaptersResponse
+	nil,                                // 31: chorale.v1.TokenSampling.LogitBiasEntry
+	(FinishReason)(0),                  // 32: chorale.v1.FinishReason
+	(*DeviceInfo)(nil),                 // 33: chorale.v1.DeviceInfo
 }
 var file_chorale_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: chorale.v1.DescribeWorkerResponse.modules:type_name -> chorale.v1.ModelModule
 	4,  // 1: chorale.v1.Sequence.sampling:type_name -> chorale.v1.TokenSampling
-	27, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
+	31, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
 	3,  // 3: chorale.v1.SubmitSequences.sequences:type_name -> chorale.v1.Sequence
 	5,  // 4: chorale.v1.ConnectRequest.submit:type_name -> chorale.v1.SubmitSequences
 	6,  // 5: chorale.v1.ConnectRequest.abort:type_name -> chorale.v1.AbortSequences
 	8,  // 6: chorale.v1.SequenceOutput.logprobs:type_name -> chorale.v1.SequenceLogprobs
 	8,  // 7: chorale.v1.SequenceOutput.prompt_logprobs:type_name -> chorale.v1.SequenceLogprobs
-	28, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
+	32, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
 	13, // 9: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
 	12, // 10: chorale.v1.WorkerStatus.memory:type_name -> chorale.v1.DeviceMemory
 	11, // 11: chorale.v1.WorkerStatus.plans:type_name -> chorale.v1.PlanTimes
 	9,  // 12: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
 	10, // 13: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
-	29, // 14: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
-	16, // 15: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
-	25, // 16: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
-	0,  // 17: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
-	7,  // 18: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
-	15, // 19: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
-	18, // 20: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
-	20, // 21: chorale.v1.WorkerService.DrainWorker:input_type -> chorale.v1.DrainWorkerRequest
-	22, // 22: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
-	24, // 23: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
-	2,  // 24: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
-	14, // 25: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
-	17, // 26: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
-	19, // 27: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
-	21, // 28: chorale.v1.WorkerService.DrainWorker:output_type -> chorale.v1.DrainWorkerResponse
-	23, // 29: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
-	26, // 30: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
-	24, // [24:31] is the sub-list for method output_type
-	17, // [17:24] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	33, // 14: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
+	15, // 15: chorale.v1.ConnectResponse.adapters:type_name -> chorale.v1.AdapterCounts
+	16, // 16: chorale.v1.AdapterCounts.adapters:type_name -> chorale.v1.AdapterCount
+	18, // 17: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
+	29, // 18: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
+	0,  // 19: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
+	7,  // 20: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
+	17, // 21: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
+	20, // 22: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
+	22, // 23: chorale.v1.WorkerService.PreloadAdapters:input_type -> chorale.v1.PreloadAdaptersRequest
+	24, // 24: chorale.v1.WorkerService.DrainWorker:input_type -> chorale.v1.DrainWorkerRequest
+	26, // 25: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
+	28, // 26: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
+	2,  // 27: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
+	14, // 28: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
+	19, // 29: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
+	21, // 30: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
+	23, // 31: chorale.v1.WorkerService.PreloadAdapters:output_type -> chorale.v1.PreloadAdaptersResponse
+	25, // 32: chorale.v1.WorkerService.DrainWorker:output_type -> chorale.v1.DrainWorkerResponse
+	27, // 33: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
+	30, // 34: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
+	27, // [27:35] is the sub-list for method output_type
+	19, // [19:27] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_worker_proto_init() }
@@ -2396,7 +2689,7 @@ func file_chorale_v1_worker_proto_init() {
 		(*ConnectRequest_Abort)(nil),
 	}
 	file_chorale_v1_worker_proto_msgTypes[9].OneofWrappers = []any{}
-	file_chorale_v1_worker_proto_msgTypes[15].OneofWrappers = []any{
+	file_chorale_v1_worker_proto_msgTypes[17].OneofWrappers = []any{
 		(*PushAdapterRequest_Header)(nil),
 		(*PushAdapterRequest_Chunk)(nil),
 	}
@@ -2406,7 +2699,7 @@ func file_chorale_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_worker_proto_rawDesc), len(file_chorale_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	WorkerService_Connect_FullMethodName            = "/chorale.v1.WorkerService/Connect"
 	WorkerService_PushAdapter_FullMethodName        = "/chorale.v1.WorkerService/PushAdapter"
 	WorkerService_DropAdapter_FullMethodName        = "/chorale.v1.WorkerService/DropAdapter"
+	WorkerService_PreloadAdapters_FullMethodName    = "/chorale.v1.WorkerService/PreloadAdapters"
 	WorkerService_DrainWorker_FullMethodName        = "/chorale.v1.WorkerService/DrainWorker"
 	WorkerService_FlushWorkerCache_FullMethodName   = "/chorale.v1.WorkerService/FlushWorkerCache"
 	WorkerService_ListWorkerAdapters_FullMethodName = "/chorale.v1.WorkerService/ListWorkerAdapters"
@@ -48,6 +49,9 @@ type WorkerServiceClient interface {
 	// DropAdapter removes a digest once no sequence uses it; with force it
 	// aborts those that do.
 	DropAdapter(ctx context.Context, in *DropAdapterRequest, opts ...grpc.CallOption) (*DropAdapterResponse, error)
+	// PreloadAdapters brings adapters from host memory onto the device together
+	// and returns when all are there. Later they may make room for others.
+	PreloadAdapters(ctx context.Context, in *PreloadAdaptersRequest, opts ...grpc.CallOption) (*PreloadAdaptersResponse, error)
 	// DrainWorker asks routers for no new sequences and returns when those under
 	// way have ended. The worker goes on, until it is stopped or takes work again.
 	DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*DrainWorkerResponse, error)
@@ -111,6 +115,16 @@ func (c *workerServiceClient) DropAdapter(ctx context.Context, in *DropAdapterRe
 	return out, nil
 }
 
+func (c *workerServiceClient) PreloadAdapters(ctx context.Context, in *PreloadAdaptersRequest, opts ...grpc.CallOption) (*PreloadAdaptersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PreloadAdaptersResponse)
+	err := c.cc.Invoke(ctx, WorkerService_PreloadAdapters_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *workerServiceClient) DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*DrainWorkerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DrainWorkerResponse)
@@ -161,6 +175,9 @@ type WorkerServiceServer interface {
 	// DropAdapter removes a digest once no sequence uses it; with force it
 	// aborts those that do.
 	DropAdapter(context.Context, *DropAdapterRequest) (*DropAdapterResponse, error)
+	// PreloadAdapters brings adapters from host memory onto the device together
+	// and returns when all are there. Later they may make room for others.
+	PreloadAdapters(context.Context, *PreloadAdaptersRequest) (*PreloadAdaptersResponse, error)
 	// DrainWorker asks routers for no new sequences and returns when those under
 	// way have ended. The worker goes on, until it is stopped or takes work again.
 	DrainWorker(context.Context, *DrainWorkerRequest) (*DrainWorkerResponse, error)
@@ -189,6 +206,9 @@ func (UnimplementedWorkerServiceServer) PushAdapter(grpc.ClientStreamingServer[P
 }
 func (UnimplementedWorkerServiceServer) DropAdapter(context.Context, *DropAdapterRequest) (*DropAdapterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DropAdapter not implemented")
+}
+func (UnimplementedWorkerServiceServer) PreloadAdapters(context.Context, *PreloadAdaptersRequest) (*PreloadAdaptersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PreloadAdapters not implemented")
 }
 func (UnimplementedWorkerServiceServer) DrainWorker(context.Context, *DrainWorkerRequest) (*DrainWorkerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DrainWorker not implemented")
@@ -270,6 +290,24 @@ func _WorkerService_DropAdapter_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WorkerService_PreloadAdapters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PreloadAdaptersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).PreloadAdapters(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_PreloadAdapters_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).PreloadAdapters(ctx, req.(*PreloadAdaptersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _WorkerService_DrainWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DrainWorkerRequest)
 	if err := dec(in); err != nil {
@@ -338,6 +376,10 @@ var WorkerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DropAdapter",
 			Handler:    _WorkerService_DropAdapter_Handler,
+		},
+		{
+			MethodName: "PreloadAdapters",
+			Handler:    _WorkerService_PreloadAdapters_Handler,
 		},
 		{
 			MethodName: "DrainWorker",
