@@ -1,53 +1,49 @@
 package rest
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
-	"strings"
+
+	"chorale/services/auth"
+	"chorale/services/rest/apidoc"
+	"chorale/services/rest/docspage"
+	"chorale/services/status"
 )
 
-// openAPI adds the other faces' routes to the generated document (OpenAPI 2).
-func openAPI(generated []byte, version string, table []route) ([]byte, error) {
-	doc := map[string]any{"swagger": "2.0"}
-	if len(generated) > 0 {
-		if err := json.Unmarshal(generated, &doc); err != nil {
-			return nil, fmt.Errorf("rest: OpenAPI document: %w", err)
+// addDocs adds /openapi.json, which tells of all routes, and /docs, which shows
+// it.
+func addDocs(o *Options, table []route) ([]route, error) {
+	var doc []byte
+	table = append(table,
+		route{"/openapi.json", get, auth.Open, status.OpenAI, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(doc)
+		}, "This document, OpenAPI 3.0."},
+		route{"/", get, auth.Open, status.OpenAI, http.RedirectHandler("/docs", http.StatusFound).ServeHTTP, ""},
+	)
+	for _, path := range docspage.Paths {
+		summary := ""
+		if path == "/docs" {
+			summary = "It as a page."
 		}
+		table = append(table, route{path, get, auth.Open, status.OpenAI, docspage.Serve, summary})
 	}
-	doc["info"] = map[string]any{"title": "Chorale", "version": version}
-	paths, ok := doc["paths"].(map[string]any)
-	if !ok {
-		paths = map[string]any{}
-		doc["paths"] = paths
+	all := newDispatcher(table, nil)
+	d := apidoc.Document{
+		Native: o.OpenAPI, Version: o.Version,
+		Level: func(method, path string) auth.Level {
+			if rt := all.find(path); rt != nil {
+				return rt.levelFor(method, path)
+			}
+			return auth.Admin
+		},
+		Served: func(l auth.Level) bool { return o.Keys.Served(l) == nil },
 	}
 	for _, rt := range table {
-		if rt.doc == "" {
-			continue
+		if rt.doc != "" {
+			d.Routes = append(d.Routes, apidoc.Route{Path: rt.path, Methods: rt.methods, Summary: rt.doc})
 		}
-		path := rt.path
-		parameters := []any{}
-		if strings.HasSuffix(path, "/") {
-			path += "{id}"
-			parameters = append(parameters, map[string]any{"name": "id", "in": "path", "required": true, "type": "string"})
-		}
-		tag, _, ok := strings.Cut(rt.doc, ":")
-		if !ok {
-			tag = "Operations"
-		}
-		ops := map[string]any{}
-		for _, m := range rt.methods {
-			if m == http.MethodHead {
-				continue
-			}
-			ops[strings.ToLower(m)] = map[string]any{
-				"summary": rt.doc, "tags": []string{tag}, "parameters": parameters,
-				"operationId": strings.ToLower(m) + strings.NewReplacer("/", "_", "{", "", "}", "").Replace(path),
-				"responses":   map[string]any{"200": map[string]any{"description": "Success."}, "default": map[string]any{"description": "An error in the face's shape."}},
-				"x-key":       rt.level.String(),
-			}
-		}
-		paths[path] = ops
 	}
-	return json.MarshalIndent(doc, "", "  ")
+	var err error
+	doc, err = d.JSON()
+	return table, err
 }

@@ -80,6 +80,7 @@ func Server(h http.Handler, log *zap.Logger) *http.Server {
 		Protocols: &http.Protocols{},
 	}
 	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
 	s.Protocols.SetUnencryptedHTTP2(true) // behind proxies that speak it, and for many streams on one connection
 	if log != nil {
 		s.ErrorLog = zap.NewStdLog(log.Named("http"))

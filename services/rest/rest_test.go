@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	choralev1 "chorale/proto/gen/chorale/v1"
+	"chorale/proto/gen/openapi"
 	"chorale/router"
 	"chorale/services/auth"
 	"chorale/services/inference"
@@ -42,7 +43,7 @@ func serve(t *testing.T, change ...func(o *Options)) *server {
 	r := facetest.New("a", "b:c", "/abs/path")
 	s := &server{t: t, router: r, adapters: &facetest.Adapters{Router: r}}
 	o := Options{
-		Router: r, Tokens: facetest.Tokens{}, Adapters: s.adapters, Version: "1.2.3", Log: zap.NewNop(),
+		Router: r, Tokens: facetest.Tokens{}, Adapters: s.adapters, Version: "1.2.3", Log: zap.NewNop(), OpenAPI: openapi.Document,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "chorale_up 1\n") }),
 	}
 	for _, c := range change {
@@ -172,7 +173,13 @@ func TestRoutesAndMethods(t *testing.T) {
 		code         int
 	}{
 		{"GET", "/nope", 404},
-		{"GET", "/", 404},
+		{"GET", "/", 200}, // sent on to /docs
+		{"GET", "/docs", 200},
+		{"HEAD", "/docs/page.js", 200},
+		{"GET", "/docs/page.css", 200},
+		{"GET", "/docs/", 404},
+		{"GET", "/docs/docspage.go", 404},
+		{"POST", "/docs", 405},
 		{"GET", "/v1/models/", 404},
 		{"POST", "/chorale/v1/nope", 404},
 		{"GET", "/generate", 405},
@@ -308,15 +315,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestOpenAPI(t *testing.T) {
-	s := serve(t, func(o *Options) { o.OpenAPI = []byte(`{"swagger":"2.0","paths":{"/chorale/v1/x":{}}}`) })
-	_, _, body := s.call("GET", "/openapi.json", "")
-	paths, _ := decodeJSON(t, body)["paths"].(map[string]any)
-	for _, p := range []string{"/chorale/v1/x", "/generate", "/v1/models/{id}", "/metrics"} {
-		if paths[p] == nil {
-			t.Errorf("no path %s", p)
-		}
-	}
+func TestOptions(t *testing.T) {
 	if _, err := New(Options{}); err == nil {
 		t.Error("New must want a router")
 	}

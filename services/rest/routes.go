@@ -83,13 +83,15 @@ func routes(o *Options, d *face.Deps, native http.Handler) []route {
 
 // levelOf is what a request to a route needs; within the native prefix the
 // adapters are the administrator's, and what else is got describes.
-func (rt *route) levelOf(r *http.Request) auth.Level {
+func (rt *route) levelOf(r *http.Request) auth.Level { return rt.levelFor(r.Method, r.URL.Path) }
+
+func (rt *route) levelFor(method, path string) auth.Level {
 	switch {
 	case rt.path != nativePrefix:
 		return rt.level
-	case strings.HasPrefix(r.URL.Path, nativeAdapters):
+	case strings.HasPrefix(path, nativeAdapters):
 		return auth.Admin
-	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+	case method == http.MethodGet || method == http.MethodHead:
 		return auth.Describe
 	}
 	return rt.level
@@ -106,7 +108,7 @@ type dispatcher struct {
 func newDispatcher(table []route, keys *auth.Keys) *dispatcher {
 	d := &dispatcher{exact: map[string]*route{}, keys: keys}
 	for i := range table {
-		if rt := &table[i]; strings.HasSuffix(rt.path, "/") {
+		if rt := &table[i]; strings.HasSuffix(rt.path, "/") && rt.path != "/" {
 			d.prefixes = append(d.prefixes, rt)
 		} else {
 			d.exact[rt.path] = rt
