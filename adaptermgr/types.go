@@ -13,6 +13,7 @@ import (
 	"chorale/adaptermgr/blob"
 	"chorale/adaptermgr/source"
 	"chorale/adaptermgr/store"
+	"chorale/internal/eviction"
 	"chorale/internal/peft"
 )
 
@@ -60,7 +61,7 @@ type Adapter struct {
 	Digest  string
 	State   State
 	Message string
-	// Source is as it was given.
+	// Source is as it was given, a URL without what could be a secret in it.
 	Source        string
 	Pinned        bool
 	Labels        map[string]string
@@ -278,6 +279,10 @@ type Options struct {
 	// MaxLoaded is max_loaded_loras: how many adapters may be loaded at once, each
 	// version of a name counting for itself; 0: any.
 	MaxLoaded int
+	// Eviction is which of them is pushed out: with LRU the one used longest ago,
+	// with LFU the one used least of late. A use is a second in which a router had
+	// requests for it, or a load.
+	Eviction eviction.Policy
 	// MaxVersions is how many versions of a name stay stored, default 8; those
 	// that answer are never removed for it.
 	MaxVersions int

@@ -8,15 +8,17 @@ import (
 	"slices"
 	"strings"
 
+	"chorale/adaptermgr/source"
 	"chorale/adaptermgr/store"
 )
 
-// view makes the public form of an entry. mu is held.
+// view makes the public form of an entry, in which sources have no secrets. mu
+// is held.
 func (m *Manager) view(e *entry) Adapter {
 	r := &e.rec
 	a := Adapter{
-		Name: r.Name, Owner: r.Owner, Message: r.Message, Source: r.Source, Pinned: r.Pinned, Labels: r.Labels,
-		Created: r.Created, Updated: r.Updated, Etag: etag(r), Loading: e.progress, History: history(r),
+		Name: r.Name, Owner: r.Owner, Message: r.Message, Source: source.Shown(r.Source), Pinned: r.Pinned, Labels: r.Labels,
+		Created: r.Created, Updated: r.Updated, Etag: etag(r), Loading: e.progress.shown(), History: history(r),
 	}
 	for i := range r.Versions {
 		a.Versions = append(a.Versions, m.viewVersion(e, &r.Versions[i]))
@@ -47,9 +49,19 @@ func (m *Manager) view(e *entry) Adapter {
 	return a
 }
 
+// shown is the public form of how far a load has come.
+func (p *Progress) shown() *Progress {
+	if p == nil {
+		return nil
+	}
+	q := *p
+	q.Source = source.Shown(q.Source)
+	return &q
+}
+
 func (m *Manager) viewVersion(e *entry, v *store.Version) Version {
 	out := Version{
-		Number: v.Number, Digest: v.Digest, Source: v.Source, Labels: v.Labels, Weight: v.Weight, MaxRank: v.MaxRank, Ranks: v.Ranks,
+		Number: v.Number, Digest: v.Digest, Source: source.Shown(v.Source), Labels: v.Labels, Weight: v.Weight, MaxRank: v.MaxRank, Ranks: v.Ranks,
 		SumRanks: v.SumRanks, TargetModules: v.TargetModules, SizeBytes: v.SizeBytes, BaseModel: v.BaseModel,
 		Created: v.Created, LastUsed: e.lastUsed(v.Number),
 	}

@@ -84,6 +84,22 @@ func Redact(source string) string {
 	return show
 }
 
+// Shown returns a source as lists and clients see it: exactly as it was given,
+// but for what could let others in: a web address' password and query.
+func Shown(source string) string {
+	if scheme, _, ok := strings.Cut(source, "://"); !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+		return source
+	}
+	u, err := url.Parse(source)
+	switch {
+	case err != nil:
+		return Redact(source)
+	case u.User == nil && u.RawQuery == "" && u.Fragment == "":
+		return source
+	}
+	return u.Scheme + "://" + u.Host + u.EscapedPath()
+}
+
 // temporary marks an error after which the same request may succeed.
 type temporary struct{ error }
 

@@ -90,6 +90,18 @@ func TestUnreachableServers(t *testing.T) {
 	}
 }
 
+func TestShown(t *testing.T) {
+	for in, want := range map[string]string{
+		"team/a?x=1": "team/a?x=1", "./rel/../a": "./rel/../a", "https://h/p%20q?X-Sig=1#f": "https://h/p%20q", "HTTPS://u:p@h/p": "https://h/p",
+		"http://h:8/a//b/": "http://h:8/a//b/", "s3://b/k?endpoint=https://h": "s3://b/k?endpoint=https://h", "https://h/%zz?x": "https://…",
+		"hf://org/name@rev": "hf://org/name@rev",
+	} {
+		if got := Shown(in); got != want {
+			t.Errorf("%s: %s", in, got)
+		}
+	}
+}
+
 func TestRedact(t *testing.T) {
 	for in, want := range map[string]string{
 		"team/a": "team/a", "org/name@rev": "org/name@rev", "https://h/p%20q?X-Sig=1": "https://h/p%20q?…",

@@ -85,6 +85,22 @@ func (w *workerRole) gpuEvent(e device.Event) {
 		zap.String("device", w.backend.Name()))
 }
 
+// bandwidth is that of the device's memory in bytes per second, 0 where nobody
+// knows.
+func (w *workerRole) bandwidth(wf *weightFlags) float64 {
+	if _, gpu := w.backend.(ownMemory); gpu {
+		if w.monitor == nil {
+			return 0
+		}
+		return w.monitor.Report().GPU.MemoryBandwidth
+	}
+	rate, err := cpu.ReadRate(wf.threads())
+	if err != nil {
+		w.log.Info("the memory's bandwidth is not known", zap.Error(err))
+	}
+	return rate
+}
+
 // devices tells of the worker's GPUs.
 func (w *workerRole) devices() []device.Report { return []device.Report{w.monitor.Report()} }
 

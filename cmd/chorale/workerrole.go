@@ -104,6 +104,9 @@ func newWorker(ctx context.Context, ckpt *checkpoint.Checkpoint, mf *modelFlags,
 		Incarnation: randomID(), Version: version, Device: w.backend.Name(), ModelType: cfg.ModelType, Architectures: cfg.Architectures,
 		DType: precision.String(), Fingerprint: w.fingerprint, MaxLoRARank: rank, Targets: targets(lf.LoraTargetModules), LoRAEnabled: lf.EnableLora, Ranks: 1,
 	}
+	if lf.EnableLora {
+		desc.MemoryBandwidth = w.bandwidth(wf)
+	}
 	if member != nil {
 		desc.Leader, desc.Ranks, desc.Restarts = member.leader, member.parent.Size, member.parent.Restarts
 	}
@@ -221,7 +224,7 @@ func (w *workerRole) options(mf *modelFlags, wf *weightFlags, lf *loraFlags) (en
 	spec := &w.model.Spec
 	o := engine.Options{
 		MaxRunning: wf.MaxRunningRequests, MaxAdapters: lf.MaxLorasPerBatch,
-		MaxResident: lf.MaxResidentLoras, StarveSteps: 64, EOS: w.ckpt.EOS(), Context: mf.ContextLength,
+		MaxResident: lf.MaxResidentLoras, Eviction: lf.eviction(), StarveSteps: 64, EOS: w.ckpt.EOS(), Context: mf.ContextLength,
 	}
 	if o.Context <= 0 || o.Context > spec.Context {
 		if o.Context > spec.Context {

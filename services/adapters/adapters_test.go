@@ -87,6 +87,7 @@ type workerServer struct {
 func (s *workerServer) DescribeWorker(context.Context, *pb.DescribeWorkerRequest) (*pb.DescribeWorkerResponse, error) {
 	return &pb.DescribeWorkerResponse{
 		Incarnation: "i1", ModelDigest: "m", VocabSize: 100, MaxLorasPerBatch: 2, MaxLoraRank: 300_000, LoraEnabled: true,
+		Dtype: "bfloat16", MemoryBytesPerSecond: 64e6, AdapterChunkBytes: 2 << 20,
 		Modules: []*pb.ModelModule{
 			{Name: "model.embed_tokens", In: 100, Out: hidden, Kind: "embedding"},
 			{Name: "model.layers.0.self_attn.q_proj", In: hidden, Out: hidden, Kind: "linear"},

@@ -129,7 +129,7 @@ func TestValidateTellsCost(t *testing.T) {
 		t.Fatalf("%v, %v", v, err)
 	}
 	const bytes = 4 * (hidden + hidden) * 2
-	if c := v.GetCost(); v.GetSumRanks() != 4 || c.GetHostBytes() != bytes || c.GetDeviceBytes() != bytes || c.GetStepBytes() != bytes {
+	if c := v.GetCost(); v.GetSumRanks() != 4 || c.GetHostBytes() != bytes || c.GetDeviceBytes() != 2<<20 || c.GetStepBytes() != bytes || c.GetStepMicroseconds() != bytes/64. {
 		t.Errorf("%v", v)
 	}
 }

@@ -52,6 +52,7 @@ func (w *WorkerClient) Describe(ctx context.Context) (adaptermgr.WorkerInfo, err
 		Incarnation: d.GetIncarnation(), ModelDigest: d.GetModelDigest(), VocabSize: int(d.GetVocabSize()),
 		MaxLoRAsPerBatch: int(d.GetMaxLorasPerBatch()), MaxLoRARank: int(d.GetMaxLoraRank()), LoRAEnabled: d.GetLoraEnabled(),
 		MaxLoadedBytes: d.GetMaxLoadedLoraBytes(), ElementBytes: elementBytes(d.GetDtype()),
+		Bandwidth: d.GetMemoryBytesPerSecond(), ChunkBytes: d.GetAdapterChunkBytes(),
 		Modules: make([]peft.Module, len(d.GetModules())),
 	}
 	for i, m := range d.GetModules() {

@@ -46,6 +46,9 @@ type Description struct {
 	Leader          *group.Leader
 	// Devices tells of the group's GPUs; nil where there are none.
 	Devices func() []device.Report
+	// MemoryBandwidth is that of the device's memory in bytes per second; 0: not
+	// known.
+	MemoryBandwidth float64
 	// MaxAdapterBytes bounds what one push may bring.
 	MaxAdapterBytes int64
 }
@@ -85,6 +88,7 @@ func (s *Server) DescribeWorker(context.Context, *pb.DescribeWorkerRequest) (*pb
 		MaxLorasPerBatch: int32(o.MaxAdapters), MaxResidentLoras: int32(o.MaxResident), MaxLoraRank: int32(s.d.MaxLoRARank),
 		MaxRunning: int32(o.MaxRunning), KvPages: int32(o.Pages), PageSize: pageSize, LoraEnabled: s.d.LoRAEnabled,
 		MaxLoadedLoraBytes: o.MaxHostBytes, Ranks: int32(s.d.Ranks), Restarts: int32(s.d.Restarts),
+		MemoryBytesPerSecond: s.d.MemoryBandwidth, AdapterChunkBytes: s.e.ImageUnit(),
 	}
 	for _, m := range model.Modules(spec) {
 		out.Modules = append(out.Modules, &pb.ModelModule{

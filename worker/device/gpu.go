@@ -27,6 +27,9 @@ type GPU struct {
 	Utilization, MemoryUtilization float64
 	Temperature                    int     // °C
 	Power, PowerLimit              float64 // W
+	// MemoryBandwidth is the memory's highest clock times its width, in bytes per
+	// second; 0: not known.
+	MemoryBandwidth float64
 	ECC                            ECC
 }
 

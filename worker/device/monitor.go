@@ -88,7 +88,7 @@ func (m *Monitor) sample() {
 	if err != nil {
 		return // what was read before stands
 	}
-	g.Index, g.Ordinal = m.gpu.Index, m.gpu.Ordinal
+	g.Index, g.Ordinal, g.MemoryBandwidth = m.gpu.Index, m.gpu.Ordinal, m.gpu.MemoryBandwidth
 	m.mu.Lock()
 	worse := g.ECC.Uncorrected > m.gpu.ECC.Uncorrected && m.report.Unhealthy == ""
 	m.report.GPU = g

@@ -86,7 +86,7 @@ func (d *Driver) GPUs() ([]GPU, error) {
 		if err != nil {
 			return nil, fmt.Errorf("GPU %d: %w", i, err)
 		}
-		g.Index, g.Ordinal = i, -1
+		g.Index, g.Ordinal, g.MemoryBandwidth = i, -1, d.bandwidth(h)
 		out[i], uuids[i] = g, g.UUID
 	}
 	v, set := os.LookupEnv("CUDA_VISIBLE_DEVICES")
@@ -164,7 +164,24 @@ func (d *Driver) gpu(uuid string) (nvml.Device, error) {
 	return h, failed("GPU "+uuid, ret)
 }
 
-// read describes one GPU anew; Index and Ordinal stay zero.
+// bandwidth is what the memory could move at its highest clock: two transfers a
+// cycle over its whole width.
+func (d *Driver) bandwidth(h nvml.Device) float64 {
+	if d.lib.Extensions().LookupSymbol("nvmlDeviceGetMemoryBusWidth") != nil {
+		return 0 // a driver from before 2022
+	}
+	bits, ret := h.GetMemoryBusWidth()
+	if ret != nvml.SUCCESS {
+		return 0
+	}
+	mhz, ret := h.GetMaxClockInfo(nvml.CLOCK_MEM)
+	if ret != nvml.SUCCESS {
+		return 0
+	}
+	return 2 * float64(mhz) * 1e6 * float64(bits) / 8
+}
+
+// read describes one GPU anew; what does not change stays zero.
 func (d *Driver) read(uuid string) (GPU, error) {
 	h, err := d.gpu(uuid)
 	if err != nil {

@@ -92,7 +92,7 @@ func list(t *testing.T, d *Driver) {
 	}
 	want := GPU{
 		Index: 0, Ordinal: -1, Name: "Fake GPU 0", UUID: "GPU-aaaa1111-0000", PCI: "00000000:00:00.0", Capability: "9.0",
-		MemoryTotal: 80 << 30, MemoryUsed: 1 << 30, Utilization: .93, MemoryUtilization: .4, Temperature: 41, Power: 123.5, PowerLimit: 700,
+		MemoryTotal: 80 << 30, MemoryUsed: 1 << 30, Utilization: .93, MemoryUtilization: .4, Temperature: 41, Power: 123.5, PowerLimit: 700, MemoryBandwidth: 3352.32e9,
 		ECC: ECC{Enabled: true, Corrected: 5, Uncorrected: 1},
 	}
 	if got[0] != want {
@@ -145,7 +145,7 @@ func watch(t *testing.T, d *Driver) {
 		t.Errorf("%s: heard %+v, report %+v, want %q", wish, e, r, want)
 	}
 	if strings.HasPrefix(wish, "xid") {
-		if r := m.Report(); r.XIDs != 1 || r.LastXID != e.XID || r.GPU.Index != 0 {
+		if r := m.Report(); r.XIDs != 1 || r.LastXID != e.XID || r.GPU.Index != 0 || r.GPU.MemoryBandwidth == 0 {
 			t.Errorf("%s: %+v", wish, r)
 		}
 	}

@@ -45,6 +45,8 @@ int nvmlDeviceGetUtilizationRates(device d, unsigned *u) { u[0] = 93, u[1] = 40;
 int nvmlDeviceGetTemperature(device d, int kind, unsigned *t) { *t = 41; return 0; }
 int nvmlDeviceGetPowerUsage(device d, unsigned *p) { *p = 123500; return 0; }
 int nvmlDeviceGetEnforcedPowerLimit(device d, unsigned *p) { *p = 700000; return 0; }
+int nvmlDeviceGetMemoryBusWidth(device d, unsigned *bits) { *bits = 5120; return 0; }
+int nvmlDeviceGetMaxClockInfo(device d, int kind, unsigned *mhz) { *mhz = kind == 2 ? 2619 : 1980; return 0; }
 int nvmlDeviceGetEccMode(device d, int *now, int *later) { *now = *later = d->index == 0; return d->index == 0 ? 0 : 3; }
 int nvmlDeviceGetTotalEccErrors(device d, int type, int counter, unsigned long long *n) {
 	char kind[16];

@@ -61,3 +61,14 @@ func TestOptions(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReadRate: a rate that some memory could have.
+func TestReadRate(t *testing.T) {
+	rate, err := ReadRate(0)
+	if errors.Is(err, tensor.ErrUnsupported) {
+		return
+	}
+	if err != nil || rate < 1e8 || rate > 1e13 {
+		t.Errorf("%g bytes a second, %v", rate, err)
+	}
+}

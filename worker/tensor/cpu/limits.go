@@ -23,7 +23,11 @@ func (l Limits) Peak() float64 { return max(l.FMA, l.Dot, l.Tiles) }
 // only ever lowers them.
 func MeasureLimits(threads int) (Limits, error) { return measureLimits(threads) }
 
+// ReadRate measures Limits.Read alone, in some 20 ms and 64 MiB. The error
+// wraps tensor.ErrUnsupported where it cannot.
+func ReadRate(threads int) (float64, error) { return readRate(threads, rateBytes, rateRuns) }
+
 const (
-	limitBytes = 256 << 20
-	limitRuns  = 7
+	limitBytes, limitRuns = 256 << 20, 7
+	rateBytes, rateRuns   = 64 << 20, 2
 )

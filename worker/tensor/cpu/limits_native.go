@@ -14,6 +14,39 @@ import (
 	"chorale/worker/tensor"
 )
 
+func readRate(threads, bytes, times int) (float64, error) {
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	if !runs("avx2") {
+		return 0, fmt.Errorf("cpu: measuring needs AVX2: %w", tensor.ErrUnsupported)
+	}
+	pool := C.ck_pool_new(C.int(threads))
+	if pool == nil {
+		return 0, fmt.Errorf("cpu: starting %d threads: %w", threads, tensor.ErrOutOfMemory)
+	}
+	defer C.ck_pool_free(pool)
+	return readRateOn(pool, bytes, times)
+}
+
+func readRateOn(pool *C.ck_pool, bytes, times int) (best float64, err error) {
+	mem, err := newBlock(bytes, 1)
+	if err != nil {
+		return 0, err
+	}
+	defer mem.release()
+	for i := 0; i < len(mem.bytes); i += 4096 {
+		mem.bytes[i] = 1 // an untouched page is not memory
+	}
+	p := unsafe.Pointer(unsafe.SliceData(mem.bytes))
+	for range times {
+		start := time.Now()
+		C.ck_read(pool, p, C.long(bytes))
+		best = max(best, float64(bytes)/time.Since(start).Seconds())
+	}
+	return best, nil
+}
+
 func measureLimits(threads int) (Limits, error) {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
@@ -27,19 +60,9 @@ func measureLimits(threads int) (Limits, error) {
 		return l, fmt.Errorf("cpu: starting %d threads: %w", threads, tensor.ErrOutOfMemory)
 	}
 	defer C.ck_pool_free(pool)
-	mem, err := newBlock(limitBytes, 1)
-	if err != nil {
+	var err error
+	if l.Read, err = readRateOn(pool, limitBytes, limitRuns); err != nil {
 		return l, err
-	}
-	defer mem.release()
-	for i := 0; i < len(mem.bytes); i += 4096 {
-		mem.bytes[i] = 1 // an untouched page is not memory
-	}
-	p := unsafe.Pointer(unsafe.SliceData(mem.bytes))
-	for range limitRuns {
-		start := time.Now()
-		C.ck_read(pool, p, C.long(limitBytes))
-		l.Read = max(l.Read, limitBytes/time.Since(start).Seconds())
 	}
 	const steps = 100_000
 	rate := func(run func(units, steps C.long) C.double) (best float64) {

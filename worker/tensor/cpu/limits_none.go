@@ -11,25 +11,33 @@ import (
 
 // measureLimits measures reading only: plain Go code says nothing about the
 // processor's arithmetic.
-func measureLimits(threads int) (Limits, error) {
+func measureLimits(threads int) (l Limits, err error) {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	l := Limits{Threads: threads}
-	mem, err := newBlock(limitBytes, 1)
+	l.Threads = threads
+	l.Read, err = readRate(threads, limitBytes, limitRuns)
+	return l, err
+}
+
+func readRate(threads, bytes, times int) (best float64, err error) {
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	mem, err := newBlock(bytes, 1)
 	if err != nil {
-		return l, err
+		return 0, err
 	}
 	defer mem.release()
 	const piece = 1 << 20
-	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem.bytes))), limitBytes/8)
+	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem.bytes))), bytes/8)
 	for i := range words {
 		words[i] = uint64(i)
 	}
 	var sink atomic.Uint64
-	for range limitRuns {
+	for range times {
 		start := time.Now()
-		parallel(threads, limitBytes/piece, func(i int) {
+		parallel(threads, bytes/piece, func(i int) {
 			var a, b, c, d uint64
 			part := words[i*piece/8 : (i+1)*piece/8]
 			for j := 0; j+4 <= len(part); j += 4 {
@@ -37,7 +45,7 @@ func measureLimits(threads int) (Limits, error) {
 			}
 			sink.Add(a ^ b ^ c ^ d)
 		})
-		l.Read = max(l.Read, limitBytes/time.Since(start).Seconds())
+		best = max(best, float64(bytes)/time.Since(start).Seconds())
 	}
-	return l, nil
+	return best, nil
 }
