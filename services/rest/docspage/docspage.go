@@ -5,10 +5,11 @@ package docspage
 import (
 	"embed"
 	"net/http"
+	"path"
 	"strings"
 )
 
-//go:embed index.html page.js page.css
+//go:embed index.html page.js page.css icon.svg
 var files embed.FS
 
 // policy lets the page run its own script and ask its own server, and nothing else.
@@ -16,16 +17,15 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // Paths are what Serve serves.
-var Paths = []string{"/docs", "/docs/page.js", "/docs/page.css"}
+var Paths = []string{"/docs", "/docs/page.js", "/docs/page.css", "/docs/icon.svg"}
+
+var kinds = map[string]string{".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 // Serve serves the page and its files.
 func Serve(w http.ResponseWriter, r *http.Request) {
-	name, kind := strings.TrimPrefix(r.URL.Path, "/docs/"), "text/css; charset=utf-8"
-	switch name {
-	case "/docs":
-		name, kind = "index.html", "text/html; charset=utf-8"
-	case "page.js":
-		kind = "text/javascript; charset=utf-8"
+	name := strings.TrimPrefix(r.URL.Path, "/docs/")
+	if name == "/docs" {
+		name = "index.html"
 	}
 	b, err := files.ReadFile(name)
 	if err != nil {
@@ -33,7 +33,7 @@ func Serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", kind)
+	h.Set("Content-Type", kinds[path.Ext(name)]+"; charset=utf-8")
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")

@@ -147,6 +147,7 @@ function tryIt(o) {
   if (kind === "multipart/form-data") return [el("p", {}, "Files go up best with chorale adapter upload, or curl -F.")];
   const inputs = (o.op.parameters || []).map((p) => ({ p, input: el("input", { "aria-label": p.name, placeholder: p.in === "path" ? "required" : "" }) }));
   const text = media ? el("textarea", { "aria-label": "Request body", spellcheck: "false" }, JSON.stringify(example(media), null, 2)) : null;
+  if (text) text.rows = Math.min(24, text.value.split("\n").length + 1);
   const status = el("p", { class: "status", role: "status" }), answer = el("pre", { hidden: true });
   const send = el("button", {}, "Send"), stop = el("button", { class: "quiet", disabled: true }, "Stop"), curl = el("button", { class: "quiet" }, "Copy as curl");
   const request = () => build(o, inputs, text);
