@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,6 +28,8 @@ type Options struct {
 	// ConnectTimeout bounds the dial, default 5 s. What follows is bounded by the
 	// caller's context alone: a long answer is no fault.
 	ConnectTimeout time.Duration
+	// CA are the authorities of an https server, in PEM; nil: the system's.
+	CA []byte
 	// OneShot takes a new connection for each request. A request on a kept
 	// connection fails if the server gives that up at the same moment (llama.cpp's
 	// does after 5 s), and none is ever sent twice.
@@ -64,6 +68,13 @@ func New(o Options) (*Client, error) {
 	t.DialContext = (&net.Dialer{Timeout: o.ConnectTimeout}).DialContext
 	t.MaxIdleConnsPerHost = 16
 	t.DisableKeepAlives = o.OneShot
+	if o.CA != nil {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(o.CA) {
+			return nil, fmt.Errorf("%w: no certificate among the authorities", ErrServer)
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
 	// Compressed streams would come in lumps.
 	t.DisableCompression = true
 	return &Client{base: u, o: o, http: &http.Client{Transport: t}}, nil

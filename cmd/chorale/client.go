@@ -19,15 +19,22 @@ type clientFlags struct {
 	Server         string        `group:"http" default:"http://127.0.0.1:30000" placeholder:"URL" help:"The running server's HTTP address."`
 	APIKey         string        `name:"api-key" group:"http" placeholder:"KEY" help:"Key that inference needs."`
 	AdminAPIKey    string        `name:"admin-api-key" group:"http" placeholder:"KEY" help:"Key that adapters need (default: the api-key)."`
+	CAFile         string        `name:"ca-file" group:"http" placeholder:"FILE" help:"Authorities of an https server in PEM (default: the system's)."`
 	ConnectTimeout time.Duration `group:"http" default:"5s" placeholder:"TIME" help:"Longest wait for a connection."`
 	Timeout        time.Duration `group:"http" placeholder:"TIME" help:"Longest run of the whole command (default: no limit)."`
 }
 
 // open makes the client and the context that bounds the command.
 func (f *clientFlags) open(ctx context.Context) (*client.Client, context.Context, context.CancelFunc, error) {
-	c, err := client.New(client.Options{
-		Server: f.Server, APIKey: f.APIKey, AdminKey: f.AdminAPIKey, ConnectTimeout: f.ConnectTimeout,
-	})
+	o := client.Options{Server: f.Server, APIKey: f.APIKey, AdminKey: f.AdminAPIKey, ConnectTimeout: f.ConnectTimeout}
+	if f.CAFile != "" {
+		ca, err := os.ReadFile(f.CAFile)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("--ca-file: %w", err)
+		}
+		o.CA = ca
+	}
+	c, err := client.New(o)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("--server: %w", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"chorale/internal/certs"
 	"chorale/services/auth"
 	"chorale/services/rpc"
 )
@@ -21,8 +23,8 @@ type door struct {
 }
 
 // openDoor binds both ports; flag and grpcFlag name them in errors. A gRPC port
-// of 0 is the one after that of HTTP.
-func openDoor(flag, host string, port int, grpcFlag string, grpcPort int) (*door, error) {
+// of 0 is the one after that of HTTP. A store encrypts both.
+func openDoor(store *certs.Store, flag, host string, port int, grpcFlag string, grpcPort int) (*door, error) {
 	if grpcPort == 0 && port != 0 {
 		grpcPort = port + 1
 	}
@@ -36,6 +38,9 @@ func openDoor(flag, host string, port int, grpcFlag string, grpcPort int) (*door
 		return nil, fmt.Errorf("%s %d: %w", grpcFlag, grpcPort, err)
 	}
 	d.httpAddr, d.grpcAddr = d.httpL.Addr().String(), d.grpcL.Addr().String()
+	if store != nil {
+		d.httpL, d.grpcL = tls.NewListener(d.httpL, store.Server()), tls.NewListener(d.grpcL, store.Server())
+	}
 	return d, nil
 }
 
@@ -52,22 +57,30 @@ func (d *door) shut() {
 type doors struct {
 	*door
 	// admin is where adapters are administered; nil: where all else is, too.
-	admin *door
+	admin  *door
+	scheme string // of HTTP's addresses
 }
 
-func openDoors(f *faceFlags) (*doors, error) {
+func openDoors(f *faceFlags, ssl *sslFlags, log *zap.Logger) (*doors, error) {
 	host, port, err := f.adminAddress()
 	if err != nil {
 		return nil, err
 	}
-	d := &doors{}
-	if d.door, err = openDoor("--port", f.Host, f.Port, "--grpc-port", f.GrpcPort); err != nil {
+	store, err := ssl.store(log)
+	if err != nil {
+		return nil, err
+	}
+	d := &doors{scheme: "http://"}
+	if store != nil {
+		d.scheme = "https://"
+	}
+	if d.door, err = openDoor(store, "--port", f.Host, f.Port, "--grpc-port", f.GrpcPort); err != nil {
 		return nil, err
 	}
 	if f.AdminListen == "" {
 		return d, nil
 	}
-	if d.admin, err = openDoor("--admin-listen, port", host, port, "--admin-listen, gRPC's port", 0); err != nil {
+	if d.admin, err = openDoor(store, "--admin-listen, port", host, port, "--admin-listen, gRPC's port", 0); err != nil {
 		d.shut()
 		return nil, err
 	}
@@ -120,9 +133,9 @@ func (d *doors) fronts(f *faceFlags) []*front {
 
 // addresses are the fields of the line that tells of a server's start.
 func (d *doors) addresses() []zap.Field {
-	out := []zap.Field{zap.String("http", "http://"+d.httpAddr), zap.String("grpc", d.grpcAddr)}
+	out := []zap.Field{zap.String("http", d.scheme+d.httpAddr), zap.String("grpc", d.grpcAddr)}
 	if d.admin != nil {
-		out = append(out, zap.String("admin_http", "http://"+d.admin.httpAddr), zap.String("admin_grpc", d.admin.grpcAddr))
+		out = append(out, zap.String("admin_http", d.scheme+d.admin.httpAddr), zap.String("admin_grpc", d.admin.grpcAddr))
 	}
 	return out
 }

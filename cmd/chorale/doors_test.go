@@ -4,6 +4,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"go.uber.org/zap"
 )
 
 // TestAdminListen: an address of its own has a key of its own wherever clients
@@ -24,7 +26,7 @@ func TestAdminListen(t *testing.T) {
 		{"no number", faceFlags{AdminListen: "127.0.0.1:http"}, "want HOST:PORT"},
 	} {
 		tt.f.Host = "127.0.0.1"
-		d, err := openDoors(&tt.f)
+		d, err := openDoors(&tt.f, &sslFlags{}, zap.NewNop())
 		if tt.want != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
@@ -49,7 +51,7 @@ func TestAdminListenInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := openDoors(&faceFlags{Host: "127.0.0.1", AdminListen: l.Addr().String()}); err == nil || !strings.Contains(err.Error(), "--admin-listen") {
+	if _, err := openDoors(&faceFlags{Host: "127.0.0.1", AdminListen: l.Addr().String()}, &sslFlags{}, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "--admin-listen") {
 		t.Error(err)
 	}
 }

@@ -6,19 +6,27 @@ import (
 	"os"
 	"time"
 
+	"go.uber.org/zap"
+
+	"chorale/internal/certs"
 	pb "chorale/proto/gen/chorale/v1"
 )
 
 // drainCmd takes a worker group out of service while it serves.
 type drainCmd struct {
-	Worker  string        `arg:"" name:"worker" placeholder:"HOST:PORT" help:"The worker group's address (its --listen)."`
-	Resume  bool          `help:"Take new sequences again."`
+	Worker string `arg:"" name:"worker" placeholder:"HOST:PORT" help:"The worker group's address (its --listen)."`
+	Resume bool   `help:"Take new sequences again."`
+	clusterFlags
 	Timeout time.Duration `default:"10m" help:"How long to wait until those under way have ended."`
 }
 
 // Run asks the worker and waits until nothing runs there.
 func (c *drainCmd) Run(ctx context.Context) error {
-	peers, hangUp, err := dialAll([]string{c.Worker}, "")
+	cl, err := c.cluster(zap.NewNop())
+	if err != nil {
+		return err
+	}
+	peers, hangUp, err := dialAll([]string{c.Worker}, "", cl.to(certs.Worker))
 	if err != nil {
 		return err
 	}

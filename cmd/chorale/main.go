@@ -29,6 +29,7 @@ type cli struct {
 
 	Drain drainCmd `cmd:"" help:"Take a worker group out of service in good order, or back (also: worker drain)."`
 
+	Certs    certsCmd    `cmd:"" help:"Make certificates for a cluster: an authority, the roles, the server."`
 	Adapter  adapterCmd  `cmd:"" help:"List, load, unload and validate adapters of a running server."`
 	Chat     chatCmd     `cmd:"" help:"Talk to a running server, one voice or several side by side."`
 	Generate generateCmd `cmd:"" help:"Complete a prompt on a running server."`

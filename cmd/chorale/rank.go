@@ -116,8 +116,10 @@ type rankParts struct {
 	weigh weightFlags
 	lora  loraFlags
 	group groupFlags
-	drain time.Duration
-	log   *zap.Logger
+	// cluster is how a leader that other roles come to talks to them.
+	cluster *cluster
+	drain   time.Duration
+	log     *zap.Logger
 }
 
 // runRank is the life of a process that is one rank.

@@ -12,10 +12,11 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
+	"chorale/internal/certs"
 	"chorale/internal/checkpoint"
 	"chorale/services/auth"
 )
@@ -34,6 +35,7 @@ type serveCmd struct {
 	loraFlags
 	registryFlags
 	faceFlags
+	sslFlags
 	drainFlags
 	logFlags
 }
@@ -54,7 +56,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err := c.check(&rankFlags{TpRank: -1}); err != nil {
 		return err
 	}
-	doors, err := openDoors(&c.faceFlags)
+	doors, err := openDoors(&c.faceFlags, &c.sslFlags, log)
 	if err != nil {
 		return err
 	}
@@ -193,6 +195,7 @@ type workerCmd struct {
 	rankFlags
 	loraFlags
 	workerListenFlags
+	clusterFlags
 	listDevicesFlags
 	drainFlags
 	logFlags
@@ -204,7 +207,11 @@ func (c *workerCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	parts := rankParts{model: c.modelFlags, weigh: c.weightFlags, lora: c.loraFlags, group: c.groupFlags, drain: c.DrainTimeout, log: log}
+	cl, err := c.cluster(log)
+	if err != nil {
+		return err
+	}
+	parts := rankParts{model: c.modelFlags, weigh: c.weightFlags, lora: c.loraFlags, group: c.groupFlags, cluster: cl, drain: c.DrainTimeout, log: log}
 	parent, err := supervisor()
 	if err != nil {
 		return err
@@ -253,7 +260,7 @@ func serveWorker(ctx context.Context, ckpt *checkpoint.Checkpoint, l net.Listene
 	if err := w.warmUp(ctx, &p.weigh, &p.lora); err != nil {
 		return team.cause(err)
 	}
-	team.start(task{"grpc", stopWith(w.server.Server, func() error { return w.server.Serve(l) })})
+	team.start(task{"grpc", stopWith(w.server.Server, func() error { return w.server.Serve(p.cluster.listen(l, certs.Router, certs.Manager, certs.Operator)) })})
 	p.log.Info("worker ready", zap.String("grpc", l.Addr().String()))
 	if m != nil {
 		m.parent.Ready()
@@ -301,6 +308,7 @@ type adaptermgrCmd struct {
 	registryFlags
 	listenFlags
 	workersFlags
+	clusterFlags
 	AdminAPIKey string `name:"admin-api-key" group:"http" placeholder:"KEY" help:"Key that loading and unloading needs."`
 	logFlags
 }
@@ -316,7 +324,11 @@ func (c *adaptermgrCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
 	defer l.Close()
-	ws, err := c.open(log)
+	cl, err := c.cluster(log)
+	if err != nil {
+		return err
+	}
+	ws, err := c.open(cl, log)
 	if err != nil {
 		return err
 	}
@@ -329,7 +341,7 @@ func (c *adaptermgrCmd) Run(ctx context.Context) error {
 	defer team.stop()
 	team.start(task{"adaptermgr", m.run})
 	team.start(task{"workers", func(ctx context.Context) error { return ws.watch(ctx, m.setWorkers) }})
-	team.start(task{"grpc", stopWith(m.server.Server, func() error { return m.server.Serve(l) })})
+	team.start(task{"grpc", stopWith(m.server.Server, func() error { return m.server.Serve(cl.listen(l, certs.Router, certs.Operator)) })})
 	log.Info("adapter manager ready", zap.String("grpc", l.Addr().String()))
 	if err := m.loadInitial(ctx); err != nil {
 		log.Error("initial adapters", zap.Error(err))
@@ -350,7 +362,9 @@ type routerCmd struct {
 	LoraReloadUnloaded bool `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
 	MaxLoadedLoras     int  `group:"lora" placeholder:"N" help:"The adapter manager's limit, to refuse requests that name more at once."`
 	faceFlags
+	sslFlags
 	workersFlags
+	clusterFlags
 	Adaptermgr string `required:"" placeholder:"HOST:PORT" help:"The adapter manager."`
 	drainFlags
 	logFlags
@@ -362,7 +376,7 @@ func (c *routerCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	doors, err := openDoors(&c.faceFlags)
+	doors, err := openDoors(&c.faceFlags, &c.sslFlags, log)
 	if err != nil {
 		return err
 	}
@@ -372,12 +386,16 @@ func (c *routerCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer ckpt.Close()
-	ws, err := c.open(log)
+	cl, err := c.cluster(log)
+	if err != nil {
+		return err
+	}
+	ws, err := c.open(cl, log)
 	if err != nil {
 		return err
 	}
 	defer ws.close()
-	manager, hangUpManager, err := dialAll([]string{c.Adaptermgr}, c.AdminAPIKey)
+	manager, hangUpManager, err := dialAll([]string{c.Adaptermgr}, c.AdminAPIKey, cl.to(certs.Manager))
 	if err != nil {
 		return err
 	}
@@ -430,7 +448,7 @@ var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time
 
 // dialAll prepares connections; they are made when first used. key is the
 // admin key of those who ask for one.
-func dialAll(addrs []string, key string) ([]peer, func(), error) {
+func dialAll(addrs []string, key string, creds credentials.TransportCredentials) ([]peer, func(), error) {
 	var out []peer
 	var ccs []*grpc.ClientConn
 	hangUp := func() {
@@ -439,7 +457,7 @@ func dialAll(addrs []string, key string) ([]peer, func(), error) {
 		}
 	}
 	for _, a := range addrs {
-		cc, err := grpc.NewClient(a, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(redial),
+		cc, err := grpc.NewClient(a, grpc.WithTransportCredentials(creds), grpc.WithConnectParams(redial),
 			grpc.WithKeepaliveParams(alive), grpc.WithPerRPCCredentials(ownKey(key)),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
 		if err != nil {

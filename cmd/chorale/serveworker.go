@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"chorale/internal/checkpoint"
 )
@@ -75,7 +76,7 @@ func newRanksBelow(ckpt *checkpoint.Checkpoint, c *serveCmd, log *zap.Logger) (*
 		l.Close()
 		return nil, err
 	}
-	peers, hangUp, err := dialAll([]string{l.Addr().String()}, "")
+	peers, hangUp, err := dialAll([]string{l.Addr().String()}, "", insecure.NewCredentials())
 	if err != nil {
 		r.free()
 		return nil, err

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"chorale/internal/certs"
 )
 
 // workersFlags say which worker groups there are.
@@ -21,11 +23,12 @@ type workersFlags struct {
 
 // workerList is the worker groups as they are now, and connections to them.
 type workerList struct {
-	f     workersFlags
-	log   *zap.Logger
-	text  []byte // the file's, as last read
-	addrs []string
-	conns map[string]connection
+	f       workersFlags
+	cluster *cluster
+	log     *zap.Logger
+	text    []byte // the file's, as last read
+	addrs   []string
+	conns   map[string]connection
 }
 
 type connection struct {
@@ -34,8 +37,8 @@ type connection struct {
 }
 
 // open reads the file and prepares connections.
-func (f *workersFlags) open(log *zap.Logger) (*workerList, error) {
-	w := &workerList{f: *f, log: log.Named("workers"), conns: map[string]connection{}}
+func (f *workersFlags) open(cl *cluster, log *zap.Logger) (*workerList, error) {
+	w := &workerList{f: *f, cluster: cl, log: log.Named("workers"), conns: map[string]connection{}}
 	if len(f.Worker) == 0 && f.WorkersFile == "" {
 		return nil, errors.New("--worker or --workers-file is needed")
 	}
@@ -71,7 +74,7 @@ func (w *workerList) read() (bool, error) {
 		if _, ok := w.conns[a]; ok {
 			continue
 		}
-		peers, hangUp, err := dialAll([]string{a}, "")
+		peers, hangUp, err := dialAll([]string{a}, "", w.cluster.to(certs.Worker))
 		if err != nil {
 			return false, err
 		}

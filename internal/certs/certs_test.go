@@ -48,9 +48,9 @@ func serve(t *testing.T, s *Store, roles ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.Creds(s.ServerCredentials(roles...)))
+	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, healthy{})
-	go func() { _ = server.Serve(l) }()
+	go func() { _ = server.Serve(s.Listener(l, roles...)) }()
 	t.Cleanup(server.Stop)
 	return l.Addr().String()
 }

@@ -43,9 +43,8 @@ func Folder(dir string) Files {
 	return Files{Cert: filepath.Join(dir, certFile), Key: filepath.Join(dir, keyFile), CA: filepath.Join(dir, caFile)}
 }
 
-// ServerCredentials let in connections whose certificate speaks for one of the
-// roles.
-func (s *Store) ServerCredentials(roles ...string) credentials.TransportCredentials {
+// Listener lets in connections of l whose certificate speaks for one of the roles.
+func (s *Store) Listener(l net.Listener, roles ...string) net.Listener {
 	c := s.Server()
 	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		cfg, err := s.server()
@@ -56,7 +55,7 @@ func (s *Store) ServerCredentials(roles ...string) credentials.TransportCredenti
 		cfg.VerifyConnection = func(st tls.ConnectionState) error { return allowed(st.PeerCertificates, roles) }
 		return cfg, nil
 	}
-	return credentials.NewTLS(c)
+	return tls.NewListener(l, c)
 }
 
 // allowed says whether a certificate speaks for one of the roles.
