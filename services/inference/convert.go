@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"chorale/internal/tokenizer"
 	choralev1 "chorale/proto/gen/chorale/v1"
 	"chorale/router"
 	"chorale/services/inference/answer"
@@ -123,7 +124,22 @@ func sampling(p *choralev1.SamplingParams, path string, vocab int) (router.Sampl
 	if p.SpacesBetweenSpecialTokens != nil {
 		s.SpacesBetween = *p.SpacesBetweenSpecialTokens
 	}
-	return s, nil
+	if s.MinTokens > s.MaxTokens {
+		return s, status.Invalid(path+".min_tokens", "must not be above max_tokens, %d, got %d", s.MaxTokens, s.MinTokens)
+	}
+	return s, CheckStopRegex(s.StopRegex, path+".stop_regex")
+}
+
+// CheckStopRegex refuses expressions that cannot be read, by the name that the
+// client gave their field.
+func CheckStopRegex(exprs []string, field string) error {
+	for i, re := range exprs {
+		if _, err := tokenizer.NewStopMatcher(tokenizer.StopOptions{Regexes: []string{re}}); err != nil {
+			why := strings.TrimPrefix(err.Error(), tokenizer.ErrStop.Error()+": ")
+			return status.Invalid(fmt.Sprintf("%s[%d]", field, i), "must be a regular expression: %s", why)
+		}
+	}
+	return nil
 }
 
 func set(dst *int, v *int32) {

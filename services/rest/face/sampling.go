@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"chorale/router"
+	"chorale/services/inference"
 	"chorale/services/rest/jsonbody"
 	"chorale/services/status"
 )
@@ -104,6 +105,9 @@ func CheckSampling(s *router.Sampling, n Names, vocab int) error {
 		if stop == "" {
 			return status.Invalid(fmt.Sprintf("%sstop[%d]", n.Prefix, i), "must not be empty")
 		}
+	}
+	if err := inference.CheckStopRegex(s.StopRegex, n.Prefix+"stop_regex"); err != nil {
+		return err
 	}
 	return checkTokens(s, n, vocab)
 }
