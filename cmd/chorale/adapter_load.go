@@ -15,21 +15,31 @@ import (
 	choralev1 "chorale/proto/gen/chorale/v1"
 )
 
+// raceFlag makes changes safe to race.
+type raceFlag struct {
+	Etag string `placeholder:"ETAG" help:"Refuse the change if the adapter was changed since this etag (see get)."`
+}
+
 // changeFlags make changes safe to repeat and to race.
 type changeFlags struct {
-	Etag      string `placeholder:"ETAG" help:"Refuse the change if the adapter was changed since this etag (see get)."`
+	raceFlag
 	RequestID string `name:"request-id" placeholder:"ID" help:"The same change with the same id is made once, however often it is asked for."`
 }
 
-type adapterLoadCmd struct {
-	Adapter string            `arg:"" name:"NAME[=PATH]" help:"The adapter's name, and where it is: a folder, ORG/NAME on a hub, s3://BUCKET/PREFIX, https://…, a folder or an archive."`
-	Path    string            `arg:"" optional:"" name:"PATH" help:"Where it is, for names that hold an equals sign."`
+// placeFlags say what is to become of an adapter that comes.
+type placeFlags struct {
 	Pinned  bool              `help:"Never evict it from device memory."`
 	Replace bool              `help:"Put it in the place of another of that name; running requests keep the old one."`
 	Weight  *int32            `placeholder:"PERCENT" help:"Load it as a canary beside the version that answers, with this share of new requests; 0: only for those who name the version."`
 	Owner   string            `placeholder:"TENANT" help:"Whose it is."`
 	Label   map[string]string `placeholder:"NAME=VALUE" help:"A label; may be repeated."`
 	Digest  string            `placeholder:"SHA256" help:"The digest that it must have (validate tells it)."`
+}
+
+type adapterLoadCmd struct {
+	Adapter string `arg:"" name:"NAME[=PATH]" help:"The adapter's name, and where it is: a folder, ORG/NAME on a hub, s3://BUCKET/PREFIX, https://…, a folder or an archive."`
+	Path    string `arg:"" optional:"" name:"PATH" help:"Where it is, for names that hold an equals sign."`
+	placeFlags
 	changeFlags
 	clientFlags
 	jsonFlag

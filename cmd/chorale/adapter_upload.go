@@ -13,15 +13,10 @@ import (
 
 // adapterUploadCmd sends an adapter to a server that has another disk.
 type adapterUploadCmd struct {
-	Name    string            `arg:"" name:"NAME" help:"The adapter's name."`
-	Path    string            `arg:"" name:"PATH" type:"existingpath" help:"Its folder here, or an archive of it: .tar, .tar.gz, .tgz or .zip."`
-	Pinned  bool              `help:"Never evict it from device memory."`
-	Replace bool              `help:"Put it in the place of another of that name; running requests keep the old one."`
-	Weight  *int32            `placeholder:"PERCENT" help:"Load it as a canary beside the version that answers, with this share of new requests; 0: only for those who name the version."`
-	Owner   string            `placeholder:"TENANT" help:"Whose it is."`
-	Label   map[string]string `placeholder:"NAME=VALUE" help:"A label; may be repeated."`
-	Digest  string            `placeholder:"SHA256" help:"The digest that it must have (validate tells it)."`
-	Etag    string            `placeholder:"ETAG" help:"Refuse the change if the adapter was changed since this etag (see get)."`
+	Name string `arg:"" name:"NAME" help:"The adapter's name."`
+	Path string `arg:"" name:"PATH" type:"existingpath" help:"Its folder here, or an archive of it: .tar, .tar.gz, .tgz or .zip."`
+	placeFlags
+	raceFlag
 	clientFlags
 	jsonFlag
 }
