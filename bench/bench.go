@@ -198,10 +198,10 @@ func (m *measurement) round(ctx context.Context, i, r int) error {
 		return err
 	}
 	run := Run{Round: r, Started: time.Now()}
-	used, usedErr := cpuSeconds(t.spec.PID)
+	used, usedErr := CPUSeconds(t.spec.PID)
 	samples := t.run(ctx, m.config, items)
 	run.Metrics = measure([][]Sample{samples}, m.config.SLO)
-	if after, err := cpuSeconds(t.spec.PID); err == nil && usedErr == nil && t.spec.PID > 0 {
+	if after, err := CPUSeconds(t.spec.PID); err == nil && usedErr == nil && t.spec.PID > 0 {
 		d := after - used
 		run.Metrics.CPU = &d
 	}

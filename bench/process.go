@@ -11,9 +11,9 @@ import (
 // on.
 const ticks = 100
 
-// cpuSeconds is user and system time that a process has used. It is steadier
+// CPUSeconds is user and system time that a process has used. It is steadier
 // than the clock on a machine that others use too; spinning counts.
-func cpuSeconds(pid int) (float64, error) {
+func CPUSeconds(pid int) (float64, error) {
 	if pid <= 0 {
 		return 0, nil
 	}

@@ -85,10 +85,10 @@ func TestParseStat(t *testing.T) {
 			t.Errorf("%q: no error", s)
 		}
 	}
-	if s, err := cpuSeconds(0); s != 0 || err != nil {
+	if s, err := CPUSeconds(0); s != 0 || err != nil {
 		t.Errorf("no process: %g, %v", s, err)
 	}
-	if _, err := cpuSeconds(1 << 30); err == nil {
+	if _, err := CPUSeconds(1 << 30); err == nil {
 		t.Error("no error for a process that is not there")
 	}
 }

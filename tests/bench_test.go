@@ -39,6 +39,8 @@ func TestE2EBench(t *testing.T) {
 		"--prompt-len", "4:9", "--output-len", "4:9", "--json", "sweep.json")
 	run("bench", "coldstart", "--target", s.http, "--adapter", made[2], "--adapter", made[3], "--trials", "2", "--warmup", "1", "--background", "2",
 		"--settle", "50ms", "--prompt-len", "16", "--json", "cold.json")
+	run("bench", "adapters", "--shape", "tiny", "--registered", "12", "--loads", "2", "--load-rank", "4", "--rounds", "2", "--first-tokens", "2",
+		"--threads", "1", "--json", "adapters.json")
 	for name, want := range map[string]struct {
 		kind  string
 		count func(r map[string]any) int
@@ -47,6 +49,8 @@ func TestE2EBench(t *testing.T) {
 		"burst": {"serve", func(r map[string]any) int { return len(r["cells"].([]any)) }, 2},
 		"sweep": {"sweep", func(r map[string]any) int { return len(r["points"].([]any)) }, 4},
 		"cold":  {"coldstart", func(r map[string]any) int { return len(r["states"].([]any)) }, 3},
+
+		"adapters": {"adapters", func(r map[string]any) int { return len(r["rounds"].([]any)) }, 2},
 	} {
 		b, err := os.ReadFile(filepath.Join(dir, name+".json"))
 		if err != nil {

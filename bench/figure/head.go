@@ -13,6 +13,7 @@ const (
 	KindKernels   = "kernels"
 	KindEngine    = "engine"
 	KindColdstart = "coldstart"
+	KindAdapters  = "adapters"
 )
 
 // Head is what every result begins with.

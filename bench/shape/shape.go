@@ -42,6 +42,8 @@ type Model struct {
 	// Parameters and Bytes (bfloat16) of the weights.
 	Parameters int64 `json:"parameters"`
 	Bytes      int64 `json:"bytes"`
+	// Config is its config.json.
+	Config []byte `json:"-"`
 }
 
 // Find reads a preset, a config.json or the folder that holds one.
@@ -71,7 +73,7 @@ func Find(name string) (Model, error) {
 		return Model{}, fmt.Errorf("%w: %s: %w", ErrShape, name, err)
 	}
 	n := spec.Parameters()
-	return Model{Name: name, Spec: spec, Parameters: n, Bytes: 2 * n}, nil
+	return Model{Name: name, Spec: spec, Parameters: n, Bytes: 2 * n, Config: text}, nil
 }
 
 // Role is what a layer does with a product's result.

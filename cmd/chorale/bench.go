@@ -25,6 +25,7 @@ type benchCmd struct {
 	Engine    benchEngineCmd    `cmd:"" help:"Time an engine's steps in this process, on weights of noise."`
 	Kernels   benchKernelsCmd   `cmd:"" help:"Time a layer's matrix products and what LoRA adds to them."`
 	Coldstart benchColdstartCmd `cmd:"" help:"Time the first use of an adapter, and what those wait that run beside."`
+	Adapters  benchAdaptersCmd  `cmd:"" help:"Measure many registered adapters: lists, starts, memory, requests beside loads."`
 	Plot      benchPlotCmd      `cmd:"" help:"Draw results that were written with --json."`
 }
 

@@ -120,11 +120,16 @@ func hashBlocks(weights []byte) []byte {
 	return sums
 }
 
+// buffers are hashReader's: clearing a new one takes longer than hashing a small
+// adapter.
+var buffers = sync.Pool{New: func() any { return new([16 * digestBlock]byte) }}
+
 // hashReader does the same with what is read, a few blocks at a time.
 func hashReader(r io.Reader) ([]byte, error) {
+	whole := buffers.Get().(*[16 * digestBlock]byte)
+	defer buffers.Put(whole)
 	var sums []byte
-	buf := make([]byte, 16*digestBlock)
-	for {
+	for buf := whole[:]; ; {
 		n, err := io.ReadFull(r, buf)
 		sums = append(sums, hashBlocks(buf[:n])...)
 		switch {

@@ -122,7 +122,8 @@ func (w *WorkerClient) Push(ctx context.Context, p adaptermgr.Push) error {
 type readError struct{ error }
 
 func sendChunks(stream grpc.ClientStreamingClient[pb.PushAdapterRequest, pb.PushAdapterResponse], p adaptermgr.Push) error {
-	buf := make([]byte, chunkBytes)
+	left := p.Size
+	buf := make([]byte, chunkSize(left))
 	for {
 		n, err := io.ReadFull(p.Weights, buf)
 		if n > 0 {
@@ -134,7 +135,8 @@ func sendChunks(stream grpc.ClientStreamingClient[pb.PushAdapterRequest, pb.Push
 				p.Sent()
 			}
 			// gRPC may still hold what it was given (retries, local transports).
-			buf = make([]byte, chunkBytes)
+			left -= int64(n)
+			buf = make([]byte, chunkSize(left))
 		}
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -144,6 +146,9 @@ func sendChunks(stream grpc.ClientStreamingClient[pb.PushAdapterRequest, pb.Push
 		}
 	}
 }
+
+// chunkSize is the size of a chunk when so much is left, and of one that finds the end.
+func chunkSize(left int64) int64 { return max(1, min(left, chunkBytes)) }
 
 // Drop implements adaptermgr.Worker.
 func (w *WorkerClient) Drop(ctx context.Context, digest string, force bool) error {
