@@ -40,6 +40,7 @@ func baseModules() []peft.Module {
 type art struct {
 	seed   int
 	rank   int            // default 2
+	mods   []string       // default q_proj
 	config map[string]any // added to adapter_config.json
 	tokens string         // added_tokens.json
 	in     int            // of A, default hidden
@@ -56,24 +57,32 @@ func (a art) files(t testing.TB) (config, weights []byte) {
 	if in == 0 {
 		in = hidden
 	}
-	fields := map[string]any{"peft_type": "LORA", "r": rank, "lora_alpha": 4, "target_modules": []string{"q_proj"}}
+	mods := a.mods
+	if mods == nil {
+		mods = []string{"q_proj"}
+	}
+	fields := map[string]any{"peft_type": "LORA", "r": rank, "lora_alpha": 4, "target_modules": mods}
 	maps.Copy(fields, a.config)
 	config, err := json.Marshal(fields)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tensor := func(part string, rows, cols int) safetensors.Tensor {
+	tensor := func(module, part string, rows, cols int) safetensors.Tensor {
 		var data []byte
 		for i := range rows * cols {
 			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(a.seed)+float32(i)/8))
 		}
 		return safetensors.Tensor{
-			Name:  "base_model.model.model.layers.0.self_attn.q_proj." + part + ".weight",
+			Name:  "base_model.model.model.layers.0.self_attn." + module + "." + part + ".weight",
 			DType: safetensors.F32, Shape: []int{rows, cols}, Data: data,
 		}
 	}
 	var b bytes.Buffer
-	if err := safetensors.Write(&b, []safetensors.Tensor{tensor("lora_A", rank, in), tensor("lora_B", hidden, rank)}, nil); err != nil {
+	var tensors []safetensors.Tensor
+	for _, m := range mods {
+		tensors = append(tensors, tensor(m, "lora_A", rank, in), tensor(m, "lora_B", hidden, rank))
+	}
+	if err := safetensors.Write(&b, tensors, nil); err != nil {
 		t.Fatal(err)
 	}
 	return config, b.Bytes()
@@ -455,3 +464,8 @@ func (w *world) check() {
 func pinned(r *LoadRequest)    { r.Pinned = true }
 func replacing(r *LoadRequest) { r.Replace = true }
 func mustBeNew(r *LoadRequest) { r.MustBeNew = true }
+
+// patience is how long a test waits for one operation.
+func (w *world) patience() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), time.Minute)
+}
