@@ -26,6 +26,7 @@ func (m *Manager) Touch(names []string) {
 	for _, n := range names {
 		if e, v := m.find(n); v != nil {
 			e.used[v.Number] = now
+			m.countUse(e, v.Number)
 		}
 	}
 }
@@ -45,7 +46,7 @@ func (m *Manager) Ensure(ctx context.Context, names []string) (EnsureResult, err
 	if err := m.usable(distinct); err != nil {
 		return EnsureResult{}, err
 	}
-	m.Touch(distinct)
+	m.touchAhead(distinct)
 	evicted, err := m.bringBack(distinct)
 	if err != nil {
 		return EnsureResult{}, err

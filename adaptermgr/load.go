@@ -125,12 +125,13 @@ func (m *Manager) mayLoad(req *loading) error {
 }
 
 // checkName accepts what can stand in a request's model field and on a line
-// of a log.
+// of a log: paths too, "../a" among them, since a path that is given without a
+// name is the name. Nothing on the disk is called by it.
 func checkName(name string) error {
 	switch {
 	case name == "" || len(name) > maxName:
 		return fmt.Errorf("%w: 1 to %d bytes", ErrName, maxName)
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, isControl):
 		return fmt.Errorf("%w: it holds control characters or is not UTF-8", ErrName)
 	case strings.TrimSpace(name) != name:
 		return fmt.Errorf("%w: it begins or ends with a blank", ErrName)
@@ -141,8 +142,11 @@ func checkName(name string) error {
 	return nil
 }
 
+// isControl tells what ends lines or changes how the text around it reads.
+func isControl(r rune) bool { return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) }
+
 func checkOwner(owner string) error {
-	if len(owner) > maxName || !utf8.ValidString(owner) || strings.ContainsFunc(owner, unicode.IsControl) {
+	if len(owner) > maxName || !utf8.ValidString(owner) || strings.ContainsFunc(owner, isControl) {
 		return fmt.Errorf("%w: an owner has up to %d bytes without control characters", ErrName, maxName)
 	}
 	return nil
@@ -441,6 +445,7 @@ func (m *Manager) answering(r store.Record, number uint64, etag string) (c chang
 func (m *Manager) nowUsed(name string, number uint64) {
 	if e := m.entries[name]; e != nil {
 		e.used[number], e.progress = m.nextUse(), nil
+		m.countUse(e, number)
 	}
 }
 

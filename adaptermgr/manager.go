@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"chorale/adaptermgr/store"
+	"chorale/internal/eviction"
 	"chorale/internal/peft"
 )
 
@@ -45,6 +46,7 @@ type Manager struct {
 	changed  chan struct{} // closed and replaced by each change
 	seq      uint64        // counts changes
 	turn     uint64        // counts uses
+	often    *eviction.Counter
 	cache    *catalogue
 	gone     []removal // names that were removed, oldest first
 	kept     uint64    // changes after this revision are known
@@ -57,6 +59,8 @@ type entry struct {
 	progress *Progress
 	// used are the last uses by version.
 	used map[uint64]use
+	// often are the counts of uses by version.
+	often map[uint64]*frequency
 	// shown are the states that the history ends with, by version.
 	shown map[uint64]State
 	// forceAt is when a drain becomes forced; zero: never by itself.
@@ -64,7 +68,7 @@ type entry struct {
 }
 
 func newEntry(r store.Record) *entry {
-	e := &entry{rec: r, used: map[uint64]use{}, shown: map[uint64]State{}}
+	e := &entry{rec: r, used: map[uint64]use{}, often: map[uint64]*frequency{}, shown: map[uint64]State{}}
 	for _, v := range r.Versions {
 		e.used[v.Number] = use{v.LastUsed, v.Turn}
 	}
@@ -101,6 +105,7 @@ func New(o Options) (*Manager, error) {
 		o: o, log: o.Log, staging: make(chan struct{}, o.MaxStaging), closed: make(chan struct{}),
 		entries: map[string]*entry{}, staged: map[string]staged{}, locks: map[string]*nameLock{},
 		faults: map[string]error{}, forcing: map[string]bool{}, changed: make(chan struct{}), calls: newCalls(),
+		often: eviction.NewCounter(o.Eviction),
 	}
 	m.Restrict(o.Limits)
 	if err := m.recover(); err != nil {

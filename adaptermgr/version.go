@@ -169,9 +169,11 @@ func (m *Manager) label(u unit) string {
 	return adapterref.Format(u.name, u.number)
 }
 
-// byUse orders units by their last use.
+// byUse orders units by how often they were used of late, if the policy asks for
+// that, and then by their last use. mu is held.
 func (m *Manager) byUse(a, b unit) int {
-	x, y := m.entries[a.name].used[a.number], m.entries[b.name].used[b.number]
-	return cmp.Or(cmp.Compare(x.turn, y.turn), x.at.Compare(y.at),
+	e, f := m.entries[a.name], m.entries[b.name]
+	x, y := e.used[a.number], f.used[b.number]
+	return cmp.Or(m.often.Compare(e.uses(a.number), f.uses(b.number)), cmp.Compare(x.turn, y.turn), x.at.Compare(y.at),
 		cmp.Compare(a.name, b.name), cmp.Compare(a.number, b.number))
 }

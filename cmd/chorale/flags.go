@@ -69,8 +69,9 @@ type loraFlags struct {
 	EnableLora         bool     `group:"lora" default:"true" negatable:"" help:"Serve LoRA adapters. Off, loads say that LoRA is not enabled."`
 	MaxLorasPerBatch   int      `group:"lora" default:"8" help:"Most distinct adapters in one step; the base model is free."`
 	MaxResidentLoras   int      `group:"lora" placeholder:"N" help:"Most adapters in device memory, whatever their size (default: as many as the memory holds)."`
-	MaxLoadedLoraBytes int64    `group:"lora" placeholder:"BYTES" help:"Most host memory for adapters; more push out the least recently used (default: half of what is available at the start)."`
+	MaxLoadedLoraBytes int64    `group:"lora" placeholder:"BYTES" help:"Most host memory for adapters; more push out others (default: half of what is available at the start)."`
 	MaxLoraRank        int      `group:"lora" placeholder:"N" help:"Largest rank that may be loaded (default: that of --lora-paths, else 512)."`
+	LoraEvictionPolicy string   `group:"lora" default:"lru" enum:"lru,lfu" help:"Which adapter makes room, in device memory and among the loaded: lru, the one used longest ago, or lfu, the one used least of late. Pinned ones never do."`
 	LoraTargetModules  []string `group:"lora" sep:"none" placeholder:"MODULE" help:"Modules that adapters may target, or all (default: those of --lora-paths, else all)."`
 }
 
@@ -78,9 +79,8 @@ type loraFlags struct {
 type registryFlags struct {
 	LoraPaths          []string `group:"lora" sep:"none" placeholder:"NAME=PATH" help:"Adapters to load at start: NAME=PATH, PATH, or {\"lora_name\":…,\"lora_path\":…,\"pinned\":…}."`
 	AdapterRoot        []string `group:"lora" sep:"none" placeholder:"DIR" help:"Folders below which clients may load adapters."`
-	MaxLoadedLoras     int      `group:"lora" placeholder:"N" help:"Most adapters registered as loaded; more push out the least recently used (default: no limit)."`
+	MaxLoadedLoras     int      `group:"lora" placeholder:"N" help:"Most adapters registered as loaded; more push out others (default: no limit)."`
 	MaxAdapterVersions int      `group:"lora" placeholder:"N" help:"Versions of an adapter that stay stored, to roll back to (default: 8)."`
-	LoraEvictionPolicy string   `group:"lora" default:"lru" enum:"lru" help:"Which adapter is pushed out."`
 	LoraReloadUnloaded bool     `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
 	DataDir            string   `group:"lora" placeholder:"DIR" help:"Registry and stored adapters (default: $XDG_DATA_HOME/chorale)."`
 	sourceFlags

@@ -78,7 +78,7 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 		return nil, err
 	}
 	o := adaptermgr.Options{
-		Registry: r.registry, Blobs: blobs, Source: src, Log: r.log, Disabled: !lf.EnableLora, MaxLoaded: rf.MaxLoadedLoras, MaxVersions: rf.MaxAdapterVersions, AckTimeout: rf.AckTimeout,
+		Registry: r.registry, Blobs: blobs, Source: src, Log: r.log, Disabled: !lf.EnableLora, MaxLoaded: rf.MaxLoadedLoras, Eviction: lf.eviction(), MaxVersions: rf.MaxAdapterVersions, AckTimeout: rf.AckTimeout,
 		Limits: r.limits.Limits,
 	}
 	for _, p := range peers {
