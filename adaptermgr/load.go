@@ -143,7 +143,9 @@ func checkName(name string) error {
 }
 
 // isControl tells what ends lines or changes how the text around it reads.
-func isControl(r rune) bool { return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) }
+func isControl(r rune) bool {
+	return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+}
 
 func checkOwner(owner string) error {
 	if len(owner) > maxName || !utf8.ValidString(owner) || strings.ContainsFunc(owner, isControl) {

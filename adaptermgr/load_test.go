@@ -250,8 +250,21 @@ func TestOrderOfChecks(t *testing.T) {
 func TestNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, someArts(), 1)
-		for _, n := range []string{"", " a", "a\n", "a\x00b", "\xff", "a@3", "a@sha256:0123abcd", strings.Repeat("a", 257)} {
-			if _, err := w.load(n, "s1"); !errors.Is(err, ErrName) {
+		for n, says := range map[string]string{
+			"": "1 to 256 bytes", strings.Repeat("a", 257): "1 to 256 bytes", strings.Repeat("ü", 129): "1 to 256 bytes",
+			" a": "blank", "a\u00a0": "blank", "\u2003a": "blank", "a\n": "control", "a\x00b": "control", "a\x7fb": "control", "a\u0085b": "control",
+			"a\u2028b": "control", "a\u202eb": "control", "\xff": "UTF-8",
+			"a@3": "version", "a@sha256:0123abcd": "version", "team/a@12": "version",
+		} {
+			if _, err := w.load(n, "s1"); !errors.Is(err, ErrName) || !strings.Contains(err.Error(), says) {
+				t.Errorf("%q: %v", n, err)
+			}
+		}
+		for _, n := range []string{"/", "..", "../a", "/abs/a b", "a@b", "a@", "@3", "a:b", "名前", "👩‍💻", strings.Repeat("a", 256)} {
+			if _, err := w.load(n, "s1"); err != nil {
+				t.Errorf("%q: %v", n, err)
+			}
+			if a, err := w.m.Get(n); err != nil || a.Name != n {
 				t.Errorf("%q: %v", n, err)
 			}
 		}
