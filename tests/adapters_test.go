@@ -310,6 +310,9 @@ func testReplaceRunning(s *site) {
 }
 
 func testUnloadFaces(s *site) {
+	if !s.split { // the same messages, and half the time
+		unloadAfterEnds(s)
+	}
 	var sg struct {
 		Success bool
 		Loaded  map[string]string `json:"loaded_adapters"`
@@ -343,6 +346,7 @@ func testUnloadFaces(s *site) {
 }
 
 func testBrokenAdapters(s *site) {
+	defer s.traffic()()
 	for _, b := range testkit.BrokenAdapters() {
 		b.Write(s.t, filepath.Join(s.root, "broken", b.Name))
 		source := "broken/" + b.Name
@@ -372,6 +376,7 @@ func testBrokenAdapters(s *site) {
 }
 
 func testSources(s *site) {
+	defer s.traffic()()
 	outside := filepath.Join(s.t.TempDir(), "outside")
 	voices["alto"].Write(s.t, outside)
 	for _, path := range []string{outside, "../outside", s.root + "/../outside", "/etc", "nowhere", "org/not-there"} {
@@ -384,7 +389,18 @@ func testSources(s *site) {
 	s.refused("/v1/load_lora_adapter", object{"lora_path": "alto"}, 400, "lora_name")
 	s.refused("/chorale/v1/adapters", object{"name": " x", "source": "alto"}, 400, "name")
 	s.refused("/chorale/v1/adapters", object{"name": "x\ny", "source": "alto"}, 400, "name")
-	s.refused("/chorale/v1/adapters", object{"name": strings.Repeat("x", 300), "source": "alto"}, 400, "name")
+	for _, name := range []string{"", strings.Repeat("x", 300), "x\u202ey", "alto@2"} {
+		s.refused("/chorale/v1/adapters", object{"name": name, "source": "alto"}, 400, "name")
+		s.refused("/load_lora_adapter", object{"lora_name": name, "lora_path": "alto"}, 400, "name")
+		s.refused("/v1/load_lora_adapter", object{"lora_name": name, "lora_path": "alto"}, 400, "name")
+	}
+	var v struct {
+		Cost struct{ StepMicroseconds float64 }
+	}
+	s.ask("/chorale/v1/adapters:validate", object{"source": "alto"}, &v)
+	if v.Cost.StepMicroseconds <= 0 && strings.HasPrefix(s.device, "cpu/avx") {
+		s.t.Errorf("validate tells no time of a step: %+v", v)
+	}
 }
 
 // testNames: names may hold what clients put into them.
@@ -405,89 +421,15 @@ func testNames(s *site) {
 			s.t.Errorf("unload %q: %d %s", name, code, body)
 		}
 	}
-}
-
-// testMoreThanResident: all of five adapters at once, two fit a batch and the
-// device.
-func testMoreThanResident(s *site) {
-	alone := map[string]string{"": s.say(prompt, "", 8)}
-	for _, n := range names {
-		s.load(n)
-		alone[n] = s.say(prompt, n, 8)
-	}
-	all := append([]string{""}, names...)
-	const rounds = 3
-	got := together(rounds*len(all), func(i int) string { return s.say(prompt, all[i%len(all)], 8) })
-	for i, g := range got {
-		if n := all[i%len(all)]; g != alone[n] {
-			s.t.Errorf("%q: %q, alone %q", n, g, alone[n])
+	// A name that is used again means what was loaded last.
+	for _, voice := range []string{"alto", "bass", "alto"} {
+		var out object
+		s.ask("/load_lora_adapter", object{"lora_name": "again", "lora_path": voice}, &out)
+		if got, want := s.say(prompt, "again", 6), s.say(prompt, voice, 6); got != want {
+			s.t.Errorf("loaded from %s, it says %q, want %q", voice, got, want)
 		}
+		s.ask("/unload_lora_adapter", object{"lora_name": "again"}, &out)
 	}
-	for _, g := range s.info().WorkerGroups {
-		if g.MaxStepAdapters > 2 || len(g.ResidentAdapters) > 2 {
-			s.t.Errorf("limits of 2 are exceeded: %+v", g)
-		}
-	}
-	s.idle(callLimit)
-}
-
-// testMoreThanLoaded: two may be loaded, the least recently used goes and comes
-// back when it is asked for.
-func testMoreThanLoaded(s *site) {
-	alone := map[string]string{}
-	for _, n := range names[:3] {
-		s.load(n)
-		alone[n] = s.say(prompt, n, 6)
-	}
-	loaded := func() (out []string) {
-		var list struct {
-			Adapters []struct{ Name, State string }
-		}
-		_, raw := s.get("/chorale/v1/adapters")
-		if err := json.Unmarshal(raw, &list); err != nil || len(list.Adapters) != 3 {
-			s.t.Fatalf("adapters: %s", raw)
-		}
-		for _, a := range list.Adapters {
-			if a.State == "ADAPTER_STATE_LOADED" {
-				out = append(out, a.Name)
-			}
-		}
-		return out
-	}
-	if got := loaded(); len(got) != 2 || got[0] != "bass" || got[1] != "canto" {
-		s.t.Errorf("loaded: %v", got)
-	}
-	for range 2 { // each comes back for its use
-		for _, n := range names[:3] {
-			if got := s.say(prompt, n, 6); got != alone[n] {
-				s.t.Errorf("%s says %q, want %q", n, got, alone[n])
-			}
-			if got := loaded(); len(got) != 2 {
-				s.t.Errorf("loaded: %v", got)
-			}
-		}
-	}
-	three := greedy(prompt, "", 2)
-	three["text"], three["lora_path"] = []string{"a", "b", "c"}, []string{"alto", "bass", "canto"}
-	s.refused("/generate", three, 400, "2")
-	// All three at once: they take turns, none is answered by another.
-	for i, got := range together(6, func(i int) string {
-		code, raw := s.post("/generate", greedy(prompt, names[i%3], 6))
-		var out sglang
-		if code != 200 || json.Unmarshal(raw, &out) != nil {
-			return fmt.Sprintf("%d %s", code, raw)
-		}
-		return out.Text
-	}) {
-		if got != alone[names[i%3]] {
-			s.t.Errorf("%s at once: %q, want %q", names[i%3], got, alone[names[i%3]])
-		}
-	}
-	// One in the place of another is pinned, the other cannot be.
-	var out object
-	s.ask("/chorale/v1/adapters", object{"name": "pin", "source": "echo", "pinned": true}, &out)
-	s.refused("/load_lora_adapter", object{"lora_name": "pin2", "lora_path": "duo", "pinned": true}, 400, "starvation")
-	s.idle(callLimit)
 }
 
 // TestDisabled: with LoRA off, loads and requests say so.

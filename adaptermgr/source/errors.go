@@ -94,10 +94,11 @@ func Shown(source string) string {
 	switch {
 	case err != nil:
 		return Redact(source)
-	case u.User == nil && u.RawQuery == "" && u.Fragment == "":
+	case u.User == nil && u.RawQuery == "":
 		return source
 	}
-	return u.Scheme + "://" + u.Host + u.EscapedPath()
+	u.User, u.RawQuery, u.ForceQuery = nil, "", false
+	return u.String()
 }
 
 // temporary marks an error after which the same request may succeed.

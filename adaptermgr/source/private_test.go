@@ -92,7 +92,7 @@ func TestUnreachableServers(t *testing.T) {
 
 func TestShown(t *testing.T) {
 	for in, want := range map[string]string{
-		"team/a?x=1": "team/a?x=1", "./rel/../a": "./rel/../a", "https://h/p%20q?X-Sig=1#f": "https://h/p%20q", "HTTPS://u:p@h/p": "https://h/p",
+		"team/a?x=1": "team/a?x=1", "./rel/../a": "./rel/../a", "https://h/p%20q?X-Sig=1#sha256=ab": "https://h/p%20q#sha256=ab", "https://h/a.zip#sha256=ab": "https://h/a.zip#sha256=ab", "HTTPS://u:p@h/p": "https://h/p",
 		"http://h:8/a//b/": "http://h:8/a//b/", "s3://b/k?endpoint=https://h": "s3://b/k?endpoint=https://h", "https://h/%zz?x": "https://…",
 		"hf://org/name@rev": "hf://org/name@rev",
 	} {
