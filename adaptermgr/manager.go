@@ -47,6 +47,7 @@ type Manager struct {
 	seq      uint64        // counts changes
 	turn     uint64        // counts uses
 	often    *eviction.Counter
+	preload  preloading
 	cache    *catalogue
 	gone     []removal // names that were removed, oldest first
 	kept     uint64    // changes after this revision are known
@@ -175,6 +176,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Unlock()
 	wg.Go(func() { m.finishDrains(ctx) })
 	wg.Go(func() { m.collectNowAndThen(ctx) })
+	wg.Go(func() { m.keepPreloaded(ctx) })
 	<-ctx.Done()
 	close(m.closed)
 	m.mu.Lock()

@@ -66,4 +66,7 @@ type ServerState struct {
 	// way and in the queue, sorted.
 	RunningAdapters, WaitingAdapters []string
 	Draining                         bool
+	// Missing is an adapter that is to be preloaded and that some group has not had
+	// on its device yet; empty: none.
+	Missing string
 }

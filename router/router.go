@@ -79,6 +79,9 @@ type Config struct {
 	// ReloadUnloaded brings an adapter that was unloaded back on its next use,
 	// as SGLang does.
 	ReloadUnloaded bool
+	// Preload are adapters that worker groups must have had on their devices before
+	// the router is ready: names, or "all" or "pinned".
+	Preload []string
 	// MaxQueued bounds the waiting answers.
 	MaxQueued int
 	Residency Residency // nil: nothing is ever pushed out
@@ -118,6 +121,8 @@ type Router struct {
 	queued   atomic.Int64
 
 	requests, promptTokens, completionTokens atomic.Uint64
+
+	preload preload
 
 	touchMu sync.Mutex
 	touched map[string]struct{}
@@ -348,13 +353,13 @@ func (r *Router) snapshot() {
 func (r *Router) State() ServerState {
 	st := *r.state.Load()
 	st.Requests, st.PromptTokens, st.CompletionTokens = r.requests.Load(), r.promptTokens.Load(), r.completionTokens.Load()
-	st.Draining = r.draining.Load()
+	st.Draining, st.Missing = r.draining.Load(), r.missing()
 	return st
 }
 
 // Ready tells whether requests can be served.
 func (r *Router) Ready() bool {
-	return !r.draining.Load() && slices.ContainsFunc(r.state.Load().Groups, func(g GroupState) bool { return g.Usable() })
+	return !r.draining.Load() && r.missing() == "" && slices.ContainsFunc(r.state.Load().Groups, func(g GroupState) bool { return g.Usable() })
 }
 
 // Catalogue gives the adapters as last told.

@@ -7,7 +7,7 @@ import (
 )
 
 // lists are SGLang's flags that take several values: "--lora-paths a=x b=y".
-var lists = []string{"--lora-paths", "--lora-target-modules", "--adapter-root", "--worker", "--allowed-origins"}
+var lists = []string{"--lora-paths", "--lora-target-modules", "--adapter-root", "--worker", "--allowed-origins", "--preload"}
 
 // meaningless are SGLang's flags that mean nothing here, with whether a value
 // follows. They are accepted so that launch scripts run unchanged.

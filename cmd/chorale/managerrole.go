@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,6 +34,9 @@ type managerRole struct {
 	initial  []initial
 	limits   adapterLimits
 	log      *zap.Logger
+	// preload are --preload's adapters; unready is why they are not there yet.
+	preload []string
+	unready atomic.Pointer[error]
 }
 
 // patienceFlags say how long worker groups are waited for.
@@ -56,6 +60,9 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 	}}
 	if r.initial, err = rf.initials(); err != nil {
 		return nil, err
+	}
+	if r.preload = rf.Preload; len(r.preload) > 0 {
+		r.notReady(errPreloading)
 	}
 	dir, err := rf.dataDir()
 	if err != nil {
@@ -96,7 +103,7 @@ func newManager(rf *registryFlags, lf *loraFlags, peers []peer, keys *auth.Keys,
 	if r.m, err = adaptermgr.New(o); err != nil {
 		return nil, err
 	}
-	if r.server, err = rpc.NewServer(rpc.Options{Log: log, Keys: keys}); err != nil {
+	if r.server, err = rpc.NewServer(rpc.Options{Log: log, Keys: keys, Ready: r.ready}); err != nil {
 		return nil, err
 	}
 	admin := adapters.NewServer(r.m)

@@ -43,12 +43,14 @@ type routerParts struct {
 	text     textFlags
 	lora     loraFlags
 	registry registryFlags
-	face     faceFlags
-	doors    *doors
-	peers    []peer
-	manager  grpc.ClientConnInterface
-	args     map[string]any
-	log      *zap.Logger
+	// preload is what a router waits for whose adapter manager is elsewhere.
+	preload []string
+	face    faceFlags
+	doors   *doors
+	peers   []peer
+	manager grpc.ClientConnInterface
+	args    map[string]any
+	log     *zap.Logger
 }
 
 // newRouter builds router and faces.
@@ -66,7 +68,7 @@ func newRouter(p routerParts) (*routerRole, error) {
 	cfg := router.Config{
 		Name: p.model.ServedModelName, Path: p.model.ModelPath, Version: version, Text: text, Context: p.model.ContextLength,
 		LoRAEnabled: p.lora.EnableLora, MaxLoadedLoRAs: p.registry.MaxLoadedLoras, Residency: rr.follower, Observer: m, Log: p.log,
-		ReloadUnloaded: p.registry.LoraReloadUnloaded,
+		ReloadUnloaded: p.registry.LoraReloadUnloaded, Preload: p.preload,
 	}
 	if cfg.Name == "" {
 		cfg.Name = p.model.ModelPath

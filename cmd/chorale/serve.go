@@ -101,6 +101,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err := m.loadInitial(ctx); err != nil {
 		return err
 	}
+	if err := m.preloadOnce(ctx); err != nil {
+		return err
+	}
 	team.start(rr.serve()...)
 	log.Info("serving", append(rr.addresses(), zap.Int("adapters", len(m.initial)))...)
 	return rr.wait(ctx, team, c.DrainTimeout, log)
@@ -346,6 +349,7 @@ func (c *adaptermgrCmd) Run(ctx context.Context) error {
 	if err := m.loadInitial(ctx); err != nil {
 		log.Error("initial adapters", zap.Error(err))
 	}
+	team.start(task{"preload", m.preloadAll})
 	select {
 	case err := <-team.failed:
 		return err
@@ -361,6 +365,8 @@ type routerCmd struct {
 	loraFlags
 	LoraReloadUnloaded bool `group:"lora" help:"Bring an explicitly unloaded adapter back on its next use, as SGLang does."`
 	MaxLoadedLoras     int  `group:"lora" placeholder:"N" help:"The adapter manager's limit, to refuse requests that name more at once."`
+
+	Preload []string `group:"lora" sep:"none" placeholder:"NAME" help:"The adapter manager's --preload: not ready before every worker group has had these in device memory."`
 	faceFlags
 	sslFlags
 	workersFlags
@@ -402,7 +408,7 @@ func (c *routerCmd) Run(ctx context.Context) error {
 	defer hangUpManager()
 	rr, err := newRouter(routerParts{
 		ckpt: ckpt, model: c.modelFlags, text: c.textFlags, lora: c.loraFlags, face: c.faceFlags, doors: doors,
-		registry: registryFlags{MaxLoadedLoras: c.MaxLoadedLoras, LoraReloadUnloaded: c.LoraReloadUnloaded}, peers: ws.peers(), manager: manager[0].cc, args: serverArgs(c), log: log,
+		registry: registryFlags{MaxLoadedLoras: c.MaxLoadedLoras, LoraReloadUnloaded: c.LoraReloadUnloaded}, preload: c.Preload, peers: ws.peers(), manager: manager[0].cc, args: serverArgs(c), log: log,
 	})
 	if err != nil {
 		return err

@@ -26,7 +26,10 @@ type WorkerClient struct {
 	shares  bool
 }
 
-var _ adaptermgr.Worker = (*WorkerClient)(nil)
+var (
+	_ adaptermgr.Worker    = (*WorkerClient)(nil)
+	_ adaptermgr.Preloader = (*WorkerClient)(nil)
+)
 
 // NewWorkerClient returns the group that conn leads to, called address in
 // placements. The connection stays the caller's.
@@ -149,6 +152,12 @@ func sendChunks(stream grpc.ClientStreamingClient[pb.PushAdapterRequest, pb.Push
 
 // chunkSize is the size of a chunk when so much is left, and of one that finds the end.
 func chunkSize(left int64) int64 { return max(1, min(left, chunkBytes)) }
+
+// Preload implements adaptermgr.Preloader.
+func (w *WorkerClient) Preload(ctx context.Context, digests []string) error {
+	_, err := w.c.PreloadAdapters(ctx, &pb.PreloadAdaptersRequest{Digests: digests})
+	return workerError(err)
+}
 
 // Drop implements adaptermgr.Worker.
 func (w *WorkerClient) Drop(ctx context.Context, digest string, force bool) error {

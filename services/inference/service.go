@@ -206,6 +206,9 @@ func Ready(st router.ServerState) error {
 	if st.Draining {
 		return router.ErrDraining
 	}
+	if st.Missing != "" {
+		return fmt.Errorf("%w: adapter %q is not preloaded yet", router.ErrUnavailable, st.Missing)
+	}
 	err := router.ErrUnavailable
 	for _, g := range st.Groups {
 		if g.Usable() {

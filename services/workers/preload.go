@@ -17,6 +17,8 @@ func (s *Server) PreloadAdapters(ctx context.Context, r *pb.PreloadAdaptersReque
 	switch {
 	case errors.Is(err, lora.ErrNotLoaded): // dropped in this very moment
 		return nil, status.Error(codes.NotFound, err.Error())
+	case errors.Is(err, lora.ErrTogether): // for good: a manager does not try again
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	case err != nil:
 		return nil, engineError(err)
 	}

@@ -62,7 +62,7 @@ func (e *Engine) DropAdapter(ctx context.Context, digest string, force bool) err
 }
 
 // PreloadAdapters brings adapters of host memory onto the device together and
-// returns when all have come. memory.ErrTooLarge tells that they could not be there
+// returns when all have come. lora.ErrTogether tells that they could not be there
 // at once. What has come is an adapter like any: others may take its place later.
 func (e *Engine) PreloadAdapters(ctx context.Context, digests []string) error {
 	end := make(chan error, 1)

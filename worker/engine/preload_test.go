@@ -10,7 +10,6 @@ import (
 	"chorale/internal/eviction"
 	"chorale/worker/engine"
 	"chorale/worker/lora"
-	"chorale/worker/memory"
 	"chorale/worker/model"
 	"chorale/worker/sample"
 	"chorale/worker/tensor"
@@ -64,7 +63,7 @@ func TestPreload(t *testing.T) {
 	if counts, _, err := e.AdapterCounts(t.Context(), last); err != nil || len(counts) != 0 {
 		t.Errorf("what has changed since then: %+v, %v", counts, err)
 	}
-	if err := e.PreloadAdapters(t.Context(), []string{"qv-r16", "attn-r4", "embed"}); !errors.Is(err, memory.ErrTooLarge) {
+	if err := e.PreloadAdapters(t.Context(), []string{"qv-r16", "attn-r4", "embed"}); !errors.Is(err, lora.ErrTogether) {
 		t.Errorf("three adapters onto two places: %v", err)
 	}
 	if err := e.PreloadAdapters(t.Context(), []string{"nobody"}); !errors.Is(err, lora.ErrNotLoaded) {

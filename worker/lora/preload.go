@@ -3,8 +3,6 @@ package lora
 import (
 	"fmt"
 	"slices"
-
-	"chorale/worker/memory"
 )
 
 // preload brings adapters onto the device before anybody asks for them.
@@ -19,7 +17,7 @@ type preload struct {
 // Preload brings adapters of host memory onto the device together and calls
 // done when all have come, or with the first error. Until then none of them
 // makes room for another one that is fetched ahead; then they are like any. What
-// could not be there at once beside the pinned ones is memory.ErrTooLarge.
+// could not be there at once beside the pinned ones is ErrTogether.
 func (s *Store) Preload(digests []string, done func(error)) {
 	p := &preload{missing: map[string]struct{}{}, done: done}
 	for _, d := range digests {
@@ -67,14 +65,14 @@ func (s *Store) together(all []*entry) error {
 		}
 	}
 	if s.capacity > 0 && places > s.capacity {
-		return fmt.Errorf("%w: %d adapters are preloaded or pinned, the device has %d places", memory.ErrTooLarge, places, s.capacity)
+		return fmt.Errorf("%w: %d are preloaded or pinned, and there are %d places", ErrTogether, places, s.capacity)
 	}
 	if s.room == nil {
 		return nil
 	}
 	// What remains is asked for by an adapter that takes nothing.
 	if err := s.room.Fits(0, chunks); err != nil {
-		return fmt.Errorf("%d adapters are preloaded or pinned: %w", places, err)
+		return fmt.Errorf("%w: %d are preloaded or pinned: %w", ErrTogether, places, err)
 	}
 	return nil
 }

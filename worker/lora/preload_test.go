@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-
-	"chorale/worker/memory"
 )
 
 // placed is a store with places on the device and hosts named in it.
@@ -80,7 +78,7 @@ func TestPreloadRefused(t *testing.T) {
 			t.Errorf("%v: told %d times, %d on their way", digests, told, s.Loading())
 		}
 	}
-	refused("adapter is larger than the memory that adapters can have: 3 adapters are preloaded or pinned, the device has 2 places", memory.ErrTooLarge, "a", "b", "c")
+	refused("adapters do not fit into device memory together: 3 are preloaded or pinned, and there are 2 places", ErrTogether, "a", "b", "c")
 	refused("adapter is not loaded on this worker: z", ErrNotLoaded, "a", "z")
 	s.Want("a")
 	d.deliver(s, true)

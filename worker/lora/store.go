@@ -16,6 +16,8 @@ var (
 	ErrNotLoaded = errors.New("adapter is not loaded on this worker")
 	// ErrBuild reports an adapter that could not be brought onto the device.
 	ErrBuild = errors.New("adapter could not be brought onto the device")
+	// ErrTogether reports adapters that the device cannot hold at once.
+	ErrTogether = errors.New("adapters do not fit into device memory together")
 	// ErrHostFull reports that there is no host memory left for an adapter.
 	ErrHostFull = errors.New("host memory for adapters is full")
 )
