@@ -74,11 +74,14 @@ func (m *Manager) commitLocked(plan func() (change, error), apply func()) error 
 func (m *Manager) take(put []store.Record, del []string) (old []string) {
 	m.desired = nil
 	for _, r := range put {
+		m.lookAgain(digestsOf(&r)...)
 		e := m.entries[r.Name]
 		if e == nil {
 			e = newEntry(r)
-			m.entries[r.Name] = e
+			m.entries[r.Name], m.sorted = e, nil
 		}
+		m.lookAgain(digestsOf(&e.rec)...)
+		e.seen = false
 		old = append(old, blobsOf(e.rec)...)
 		e.rec = r
 		for _, v := range r.Versions {
@@ -90,9 +93,11 @@ func (m *Manager) take(put []store.Record, del []string) (old []string) {
 	for _, name := range del {
 		m.removed(name)
 		if e := m.entries[name]; e != nil {
+			m.lookAgain(digestsOf(&e.rec)...)
 			old = append(old, blobsOf(e.rec)...)
 		}
 		delete(m.entries, name)
+		m.sorted = nil
 	}
 	return old
 }
@@ -127,6 +132,14 @@ func write(tx store.Tx, c change, now time.Time) ([]store.Record, error) {
 	done := *c.done
 	done.At = now
 	return out, tx.PutRequest(done)
+}
+
+func digestsOf(r *store.Record) []string {
+	out := make([]string, len(r.Versions))
+	for i := range r.Versions {
+		out[i] = r.Versions[i].Digest
+	}
+	return out
 }
 
 func blobsOf(r store.Record) []string {
@@ -216,6 +229,7 @@ func (m *Manager) wanted() map[string]content {
 		}
 	}
 	m.desired = w
+	m.wants++
 	return w
 }
 

@@ -51,6 +51,7 @@ type group struct {
 	// Of run's goroutine only.
 	ops     map[string]*op
 	results chan result
+	saw     uint64 // the m.wants of the last reconcile
 }
 
 // try is a failed operation that is to be repeated.
@@ -188,12 +189,17 @@ func (g *group) serve(ctx context.Context) error {
 	g.ops, g.results = map[string]*op{}, make(chan result)
 	poll := time.NewTicker(g.m.o.PollInterval)
 	defer poll.Stop()
-	for {
-		retry := g.reconcile(opCtx, &running)
+	var retry <-chan time.Time
+	for again := true; ; {
+		if again {
+			retry = g.reconcile(opCtx, &running)
+		}
+		again = true
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-g.kick:
+			again = g.outdated()
 		case <-retry:
 		case r := <-g.results:
 			if err := g.settle(r); err != nil {
@@ -228,12 +234,22 @@ func (g *group) poll(ctx context.Context) error {
 	return nil
 }
 
+// outdated tells whether other adapters are wanted than reconcile saw. Most
+// changes are of what is shown only.
+func (g *group) outdated() bool {
+	g.m.mu.Lock()
+	defer g.m.mu.Unlock()
+	g.m.wanted()
+	return g.saw != g.m.wants
+}
+
 // reconcile starts the operations that are missing and cancels those that are
 // no longer wanted. It returns when the next failed one is due.
 func (g *group) reconcile(ctx context.Context, running *sync.WaitGroup) <-chan time.Time {
 	g.m.mu.Lock()
 	defer g.m.mu.Unlock()
 	wanted, forced := g.m.wanted(), g.m.forced()
+	g.saw = g.m.wants
 	due := time.Duration(-1)
 	start := func(digest string, c content, o op) {
 		if t := g.tries[digest]; t != nil {
@@ -307,6 +323,7 @@ func (g *group) start(conn context.Context, running *sync.WaitGroup, digest stri
 	heard, stop := g.watch(&o, end)
 	if !o.push {
 		g.leaving[digest] = true
+		g.m.lookAgain(digest)
 	}
 	g.ops[digest] = &o
 	results := g.results

@@ -45,7 +45,7 @@ func (m *Manager) states(r *store.Record, p *Progress) map[uint64]State {
 func (m *Manager) observe(e *entry, why string) {
 	now := m.states(&e.rec, e.progress)
 	e.rec.History = m.transitions(&e.rec, e.shown, now, why)
-	e.shown = now
+	e.shown, e.seen = now, false
 }
 
 // recordTransitions is observe for a record that is about to be written, so

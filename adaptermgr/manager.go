@@ -34,7 +34,8 @@ type Manager struct {
 	staged  map[string]staged  // versions on their way to the workers
 	faults  map[string]error   // digests whose stored files cannot be used
 	forcing map[string]bool    // digests of removed versions whose sequences are aborted
-	desired map[string]content // what wanted returns, nil when it is to be made
+	desired map[string]content // what wanted returns, nil when it or forced is to change
+	wants   uint64             // counts the desired
 	locks   map[string]*nameLock
 	calls   calls
 	groups  []*group
@@ -49,6 +50,7 @@ type Manager struct {
 	often    *eviction.Counter
 	preload  preloading
 	cache    *catalogue
+	sorted   []string  // names in order, nil when they are to be sorted
 	gone     []removal // names that were removed, oldest first
 	kept     uint64    // changes after this revision are known
 }
@@ -64,6 +66,8 @@ type entry struct {
 	often map[uint64]*frequency
 	// shown are the states that the history ends with, by version.
 	shown map[uint64]State
+	// seen tells that the cached catalogue has it as it is.
+	seen bool
 	// forceAt is when a drain becomes forced; zero: never by itself.
 	forceAt time.Time
 }
@@ -317,5 +321,11 @@ func (m *Manager) lockName(ctx context.Context, name string, interrupt bool) (*n
 	}
 }
 
-// sortedNames returns the registered names in order. mu is held.
-func (m *Manager) sortedNames() []string { return slices.Sorted(maps.Keys(m.entries)) }
+// sortedNames returns the registered names in order; it is not to be changed. mu
+// is held.
+func (m *Manager) sortedNames() []string {
+	if m.sorted == nil {
+		m.sorted = slices.Sorted(maps.Keys(m.entries))
+	}
+	return m.sorted
+}

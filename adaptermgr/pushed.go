@@ -62,6 +62,7 @@ func (m *Manager) pushStatus(digest, old string, begun time.Time) pushStatus {
 		if g.link == linkUp && t == nil && !g.has(digest) && g.isSilent(begun) {
 			t = &try{err: m.silence(), wait: m.o.RetryMin}
 			g.tries[digest] = t
+			m.lookAgain(digest)
 		}
 		switch {
 		case g.link == linkNew && !g.isSilent(begun):

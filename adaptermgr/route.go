@@ -78,6 +78,7 @@ func (m *Manager) stageContent(name string, s staged) error {
 		return err
 	}
 	m.staged[name], m.desired = s, nil
+	m.lookAgain(s.Digest)
 	m.notify()
 	return nil
 }
@@ -90,6 +91,7 @@ func (m *Manager) unstage(name string) {
 	s := m.staged[name]
 	delete(m.staged, name)
 	m.desired = nil
+	m.lookAgain(s.Digest)
 	m.notify()
 	m.mu.Unlock()
 	m.tidy([]string{s.ConfigBlob, s.WeightsBlob})

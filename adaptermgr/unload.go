@@ -173,7 +173,7 @@ func (m *Manager) versionGone(ctx context.Context, digest string, req UnloadRequ
 	force := func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.forcing[digest] = true
+		m.forcing[digest], m.desired = true, nil
 		m.notify()
 	}
 	if req.Force {
@@ -257,7 +257,7 @@ func (m *Manager) forceDue() <-chan time.Time {
 		left := e.forceAt.Sub(now)
 		switch {
 		case left <= 0:
-			e.rec.Force = true
+			e.rec.Force, m.desired = true, nil
 			m.notify()
 		case next < 0 || left < next:
 			next = left

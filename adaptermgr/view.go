@@ -147,6 +147,16 @@ type catalogue struct {
 	since         []uint64  // the revision at which each was seen changed
 }
 
+// lookAgain lets the next picture show anew whoever has one of the digests: what
+// workers hold, and what others want, is part of it. mu is held.
+func (m *Manager) lookAgain(digests ...string) {
+	for _, e := range m.entries {
+		if e.seen && slices.ContainsFunc(e.rec.Versions, func(v store.Version) bool { return slices.Contains(digests, v.Digest) }) {
+			e.seen = false
+		}
+	}
+}
+
 // picture returns the catalogue of this moment; equal moments share one. mu is
 // held.
 func (m *Manager) picture() *catalogue {
@@ -159,15 +169,21 @@ func (m *Manager) picture() *catalogue {
 	if m.cache != nil {
 		old, oldSince = m.cache.adapters, m.cache.since
 	}
-	for _, name := range m.sortedNames() {
-		a, since := m.view(m.entries[name]), c.revision
+	names := m.sortedNames()
+	c.adapters, c.since = make([]Adapter, len(names)), make([]uint64, len(names))
+	for i, name := range names {
 		for len(old) > 0 && old[0].Name < name {
 			old, oldSince = old[1:], oldSince[1:]
 		}
-		if len(old) > 0 && old[0].Name == name && old[0].equal(a) {
-			since = oldSince[0]
+		e, was := m.entries[name], len(old) > 0 && old[0].Name == name
+		if was && e.seen {
+			c.adapters[i], c.since[i] = old[0], oldSince[0]
+			continue
 		}
-		c.adapters, c.since = append(c.adapters, a), append(c.since, since)
+		c.adapters[i], c.since[i], e.seen = m.view(e), c.revision, true
+		if was && old[0].equal(c.adapters[i]) {
+			c.since[i] = oldSince[0]
+		}
 	}
 	m.cache = c
 	return c
@@ -242,8 +258,11 @@ func (m *Manager) List(after string, limit int, f Filter) (adapters []Adapter, m
 		if limit > 0 && len(adapters) == limit {
 			return adapters, true, c.revision
 		}
-		if e := m.entries[a.Name]; e != nil {
-			a.LastUsed = e.lastUsed(a.Version)
+		if e := m.entries[a.Name]; e != nil { // uses are no change
+			a.LastUsed, a.Versions = e.lastUsed(a.Version), slices.Clone(a.Versions)
+			for i := range a.Versions {
+				a.Versions[i].LastUsed = e.lastUsed(a.Versions[i].Number)
+			}
 		}
 		adapters = append(adapters, a)
 	}
@@ -373,19 +392,20 @@ func diff(last, now *catalogue) (Change, bool) {
 		return Change{Revision: now.revision, Snapshot: true, Adapters: slices.Clone(now.adapters)}, true
 	}
 	c := Change{Revision: now.revision}
-	old := last.adapters
-	for _, a := range now.adapters {
+	old, oldSince := last.adapters, last.since
+	for i := range now.adapters {
+		a := &now.adapters[i]
 		for len(old) > 0 && old[0].Name < a.Name {
-			c.Removed, old = append(c.Removed, old[0].Name), old[1:]
+			c.Removed, old, oldSince = append(c.Removed, old[0].Name), old[1:], oldSince[1:]
 		}
 		if len(old) > 0 && old[0].Name == a.Name {
-			if !old[0].equal(a) {
-				c.Adapters = append(c.Adapters, a)
+			if oldSince[0] != now.since[i] && !old[0].equal(*a) {
+				c.Adapters = append(c.Adapters, *a)
 			}
-			old = old[1:]
+			old, oldSince = old[1:], oldSince[1:]
 			continue
 		}
-		c.Adapters = append(c.Adapters, a)
+		c.Adapters = append(c.Adapters, *a)
 	}
 	for _, a := range old {
 		c.Removed = append(c.Removed, a.Name)
