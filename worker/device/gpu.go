@@ -30,7 +30,7 @@ type GPU struct {
 	// MemoryBandwidth is the memory's highest clock times its width, in bytes per
 	// second; 0: not known.
 	MemoryBandwidth float64
-	ECC                            ECC
+	ECC             ECC
 }
 
 // ECC counts memory errors since the driver was loaded.
