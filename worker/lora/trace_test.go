@@ -132,8 +132,9 @@ func (z zipf) draw(r *rand.Rand) int {
 }
 
 // traces are what BenchmarkTrace asks for: 500 adapters by Zipf's law, the same
-// with scans of adapters that come once, and the same with a demand that turns
-// to others.
+// with scans of adapters that come once, the same with a demand that turns to
+// others, and twelve people at a time who each ask one adapter twenty times and
+// then never again, all adapters alike.
 func traces(length int) map[string][]int {
 	r := rand.New(rand.NewPCG(1, 2))
 	z := newZipf(500, 1)
@@ -149,7 +150,15 @@ func traces(length int) map[string][]int {
 		}
 		turning[i] = (z.draw(r) + i/5000*50) % 500
 	}
-	return map[string][]int{"zipf": steady, "scans": scans, "turning": turning}
+	people, sessions := make([]int, 12), make([]int, length)
+	for i := range sessions {
+		at := r.IntN(len(people))
+		if r.IntN(20) == 0 {
+			people[at] = r.IntN(500)
+		}
+		sessions[i] = people[at]
+	}
+	return map[string][]int{"zipf": steady, "scans": scans, "turning": turning, "sessions": sessions}
 }
 
 // foresight is the most hits that any policy could have: it puts out what is
