@@ -266,7 +266,8 @@ func (r *Router) prepare(q *Request, e *AdapterEntry) (*running, error) {
 	if room < 0 || room == 0 && q.Sampling.MaxTokens > 0 {
 		return nil, &FieldError{
 			Field: q.Field, Err: ErrTooLong,
-			Problem: fmt.Sprintf("the prompt has %d tokens, the context %d", len(ids), r.contextLength()),
+			// LiteLLM and LangChain know this error by "prompt is too long".
+			Problem: fmt.Sprintf("the prompt is too long: it has %d tokens, the context %d", len(ids), r.contextLength()),
 		}
 	}
 	run := &running{
