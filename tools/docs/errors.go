@@ -77,7 +77,7 @@ var management = []cause{
 	{adaptermgr.ErrUnloaded, "The name was unloaded while it was being loaded."},
 	{adaptermgr.ErrDiskFull, "The data directory's disk, or `--adapter-disk-quota`, is full. Nothing was changed."},
 	{adaptermgr.ErrReadOnly, "The data directory cannot be written. Nothing was changed."},
-	{adaptermgr.ErrUnavailable, "No worker group can take the adapter now, or the adapter manager cannot be reached."},
+	{adaptermgr.ErrUnavailable, "No worker group can take the adapter now, one does not let go of it, or the adapter manager cannot be reached."},
 	{adaptermgr.ErrClosed, "The adapter manager is shutting down."},
 }
 
