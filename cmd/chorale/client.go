@@ -57,6 +57,8 @@ func explain(ctx context.Context, err error) error {
 		return fmt.Errorf("%w\n  start one: chorale serve --model-path FILE.gguf\n  or say where it is: --server URL (CHORALE_SERVER)", err)
 	case errors.As(err, &refused) && refused.Status == 401:
 		return fmt.Errorf("%w\n  give the key: --api-key or --admin-api-key (CHORALE_API_KEY, CHORALE_ADMIN_API_KEY)", err)
+	case refused != nil && strings.Contains(refused.Message, "--admin-listen"):
+		return fmt.Errorf("%w\n  say where: --server URL (CHORALE_SERVER)", err)
 	}
 	return err
 }

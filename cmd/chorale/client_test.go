@@ -66,6 +66,7 @@ func TestExplain(t *testing.T) {
 		{&client.UnreachableError{Server: "http://h:1", Err: errors.New("refused")}, "start one: chorale serve"},
 		{&client.StatusError{Status: 401, Message: "no key"}, "--api-key"},
 		{&client.StatusError{Status: 404, Message: "no adapter"}, "no adapter"},
+		{&client.StatusError{Status: 404, Message: "at another address (--admin-listen)"}, "say where: --server"},
 		{io.EOF, "EOF"},
 	} {
 		if got := explain(ctx, tt.err); !errors.Is(got, tt.err) || !strings.Contains(got.Error(), tt.want) {
