@@ -63,8 +63,12 @@ func TestE2ELimits(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			t.Run("resident", func(t *testing.T) {
-				s := m.start(t, limits{all: []string{"--max-loras-per-batch", "2", "--max-resident-loras", "2"}})
+				s := m.start(t, limits{
+					all:  []string{"--max-loras-per-batch", "2", "--max-resident-loras", "2", "--lora-eviction-policy", "lfu"},
+					face: []string{"--metrics-max-adapters", "2"},
+				})
 				testMoreThanResident(s)
+				testResidencyMetrics(s, len(names))
 			})
 			t.Run("loaded", func(t *testing.T) {
 				s := m.start(t, limits{all: []string{"--max-loras-per-batch", "2"}, maxLoaded: 2})

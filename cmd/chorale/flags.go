@@ -78,7 +78,7 @@ type loraFlags struct {
 // registryFlags are the adapter manager's.
 type registryFlags struct {
 	LoraPaths          []string `group:"lora" sep:"none" placeholder:"NAME=PATH" help:"Adapters to load at start: NAME=PATH, PATH, or {\"lora_name\":…,\"lora_path\":…,\"pinned\":…}."`
-	Preload            []string `group:"lora" sep:"none" placeholder:"NAME" help:"Adapters to bring into device memory before the first request, all of them, or pinned for the pinned ones. The server is ready when they are there."`
+	Preload            []string `group:"lora" sep:"none" placeholder:"NAME" help:"Adapters to bring into device memory before the first request: names, or the word all, or pinned for the pinned ones. The server is ready when they are there."`
 	AdapterRoot        []string `group:"lora" sep:"none" placeholder:"DIR" help:"Folders below which clients may load adapters."`
 	MaxLoadedLoras     int      `group:"lora" placeholder:"N" help:"Most adapters registered as loaded; more push out others (default: no limit)."`
 	MaxAdapterVersions int      `group:"lora" placeholder:"N" help:"Versions of an adapter that stay stored, to roll back to (default: 8)."`
