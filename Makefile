@@ -59,6 +59,12 @@ demo: build model ## the same prompt answered by the base and every voice at onc
 test: needs model ## all tests; with -race where goroutines meet
 	$(GO) test -timeout 30m ./...
 	$(GO) test -race -short $$($(GO) list ./adaptermgr/... ./router/... ./services/... ./worker/engine/... ./worker/lora/... ./worker/collective/... ./internal/hub/... ./bench/...)
+	@tests/clients/setup.sh --needs || true
+
+.PHONY: test-clients
+test-clients: needs model ## clients of others against the binary: OpenAI's, LiteLLM, LangChain, SGLang's, gRPC in four languages
+	@tests/clients/setup.sh
+	$(GO) test -count=1 -tags clients ./tests/clients
 
 .PHONY: check
 check: generated lint ## generated code is current, lint, import rules, vet (also without cgo, and for macOS)
