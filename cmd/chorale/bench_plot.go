@@ -66,6 +66,8 @@ func plotFile(from, to string) error {
 			return err
 		}
 		return r.WritePlot(to)
+	case figure.KindAdapters:
+		return fmt.Errorf("a result of kind %q is a table, nothing to draw", head.Kind)
 	default:
 		return fmt.Errorf("a result of kind %q: no benchmark of this program writes that", head.Kind)
 	}
