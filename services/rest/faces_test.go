@@ -19,6 +19,11 @@ func TestFieldsOfOtherServers(t *testing.T) {
 		want       string
 	}{
 		{"/v1/completions", `{"prompt":"x","logprobs":false}`, 200, `"logprobs":null`},
+		{"/v1/completions", `{"prompt":"x","response_format":{"type":"text"}}`, 200, `"text"`},
+		{"/v1/completions", `{"prompt":"x","response_format":{"type":"json_object"}}`, 400, `response_format: is not supported`},
+		{"/v1/completions", `{"prompt":"x","custom_params":{"a":1}}`, 400, `custom_params: is not supported`},
+		{"/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"add_special_tokens":false}`, 200, `"content"`},
+		{"/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"add_special_tokens":true}`, 400, `add_special_tokens: is not supported`},
 		{"/v1/completions", `{"prompt":"x","cache_salt":"x"}`, 400, `cache_salt: is not supported`},
 		{"/v1/completions", `{"prompt":"x","extra_key":"x"}`, 400, `extra_key: is not supported`},
 		{"/v1/completions", `{"prompt":"a \ud83d b"}`, 400, `prompt: holds \\ud83d, half of a surrogate pair`},

@@ -14,13 +14,13 @@ var openAICommon = with(sampling, fields{
 		"include_usage":          def(boolean("A last event with token counts."), false),
 		"continuous_usage_stats": def(boolean("Token counts in all events; together with include_usage."), false),
 	}),
+	"response_format":  object("Plain text is the only one.", fields{"type": choices(bare("string"), "text")}),
 	"user":             str("Where an adapter's versions share its requests, a user keeps to one."),
 	"return_token_ids": def(boolean("Also the token ids of prompt and answer."), false),
 	"rid":              str("The answer's id, by which /abort_request finds it (default: from X-Request-Id)."),
 	"request_id":       str("The same by vLLM's name."),
 })
 
-// format is what either route takes of response_format.
 var usageSchema = object("Tokens; a prompt counts once, however many answers it has.", fields{
 	"prompt_tokens": integer("Of the prompts."), "completion_tokens": integer("Of the answers."), "total_tokens": integer("Of both."),
 	"prompt_tokens_details": object("More of the prompts.", fields{"cached_tokens": integer("Computed before.")}),
@@ -78,7 +78,6 @@ var openAISchemas = map[string]schema{
 		"max_completion_tokens":  atLeast(integer("OpenAI's later name of max_tokens; it wins."), 0),
 		"logprobs":               def(boolean("Tell log probabilities."), false),
 		"top_logprobs":           within(integer("And those of so many alternatives."), 0, 128),
-		"response_format":        object("Plain text is the only one.", fields{"type": choices(bare("string"), "text")}),
 		"add_generation_prompt":  def(boolean("Append the header of the assistant's turn."), true),
 		"continue_final_message": def(boolean("Go on inside the last message."), false),
 		"chat_template_kwargs":   dict(schema{}, "More variables for the template."),

@@ -14,6 +14,7 @@ import (
 // unsupportedChat are the known fields that chats alone refuse.
 var unsupportedChat = []string{
 	"tools", "functions", "chat_template", "documents", "audio", "prediction", "web_search_options", "echo",
+	"add_special_tokens", // templates write their own
 }
 
 // maxMessages bounds the messages of one chat.
@@ -82,17 +83,25 @@ func (c *chat) readLogprobs(o *jsonbody.Object) {
 	}
 }
 
-// readFormat refuses what would constrain the answer; plain text is the only
-// format, and no tool can be chosen as none can be given.
-func readFormat(o *jsonbody.Object) {
-	if f := o.Struct("response_format"); f != nil {
-		kind := "text"
-		f.String("type", &kind)
-		o.Fail(f.Err())
-		if kind != "text" {
-			o.Fail(status.Unsupported("response_format"))
-		}
+// readResponseFormat refuses what would constrain the answer: plain text is the
+// only format.
+func readResponseFormat(o *jsonbody.Object) {
+	f := o.Struct("response_format")
+	if f == nil {
+		return
 	}
+	kind := "text"
+	f.String("type", &kind)
+	o.Fail(f.Err())
+	if kind != "text" {
+		o.Fail(status.Unsupported("response_format"))
+	}
+}
+
+// readFormat refuses answers that are no text, and the choice of a tool, as none
+// can be given.
+func readFormat(o *jsonbody.Object) {
+	readResponseFormat(o)
 	if v := o.Get("modalities"); v.Given() {
 		ms, err := v.Strings(8)
 		o.Fail(err)

@@ -38,7 +38,7 @@ func parseCompletion(d *face.Deps, body []byte) (*completion, error) {
 	o.Int("max_tokens", &c.sampling.MaxTokens)
 	o.Bool("echo", &c.echo)
 	face.Refuse(o, unsupportedCompletion...)
-	face.Refuse(o, "response_format")
+	readResponseFormat(o)
 	c.readLogprobs(o)
 	c.readBestOf(o)
 	special := true

@@ -14,7 +14,7 @@ import (
 var unsupported = []string{
 	"json_schema", "regex", "ebnf", "structural_tag", "structured_outputs",
 	"guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend",
-	"custom_logit_processor", "logits_processors", "use_beam_search", "prompt_logprobs",
+	"custom_logit_processor", "custom_params", "logits_processors", "use_beam_search", "prompt_logprobs",
 	"allowed_token_ids", "bad_words", "truncate_prompt_tokens", "prompt_embeds", "input_embeds",
 	"return_hidden_states", "return_tokens_as_token_ids", "session_params", "kv_transfer_params",
 	"cache_salt", "extra_key",
