@@ -64,7 +64,7 @@ test: needs model ## all tests; with -race where goroutines meet
 .PHONY: test-clients
 test-clients: needs model ## clients of others against the binary: OpenAI's, LiteLLM, LangChain, SGLang's, gRPC in four languages
 	@tests/clients/setup.sh
-	$(GO) test -count=1 -tags clients ./tests/clients
+	$(GO) test -count=1 -timeout 20m -tags clients ./tests/clients
 
 .PHONY: check
 check: generated lint ## generated code is current, lint, import rules, vet (also without cgo, and for macOS)

@@ -26,6 +26,8 @@ const (
 	// textPrompt is continued for textTokens tokens, whatever end tokens come.
 	textPrompt = "Once upon a time"
 	textTokens = 8
+	// shortTokens of a chat are enough to tell the voices apart.
+	shortTokens = 12
 )
 
 // voices are the base model and the adapters that are loaded from the start.
@@ -45,8 +47,11 @@ type expectation struct {
 	TextTokens int             `json:"text_tokens"`
 	Voices     []string        `json:"voices"`
 	Chat       map[string]said `json:"chat"`
+	Short      map[string]said `json:"short"` // the beginning of Chat's, ShortTokens long
 	Text       map[string]said `json:"text"`
-	Late       string          `json:"late"` // of the adapter that clients load
+	// Most clients need no more of an answer than tells voices apart.
+	ShortTokens int    `json:"short_tokens"`
+	Late        string `json:"late"` // of the adapter that clients load
 }
 
 // site is the one server.
@@ -140,7 +145,7 @@ func (s *site) learn() {
 	}
 	s.expect = expectation{
 		Prompt: golden.Prompt, TextPrompt: textPrompt, TextTokens: textTokens, Voices: voices, Late: golden.Late,
-		Chat: map[string]said{}, Text: map[string]said{},
+		Chat: map[string]said{}, Short: map[string]said{}, ShortTokens: shortTokens, Text: map[string]said{},
 	}
 	seen := map[string]string{}
 	for _, v := range voices {
@@ -150,11 +155,13 @@ func (s *site) learn() {
 			s.t.Fatalf("%s says %q, the golden is %q", v, a.Text, want)
 		}
 		s.expect.Chat[v] = a
+		short := s.generate(v, chat, map[string]any{"temperature": 0, "max_tokens": shortTokens})
+		s.expect.Short[v] = short
 		s.expect.Text[v] = s.generate(v, map[string]any{"text": textPrompt}, map[string]any{"temperature": 0, "max_tokens": textTokens, "ignore_eos": true})
-		if other, ok := seen[a.Text]; ok {
-			s.t.Fatalf("%s and %s say the same: %q", v, other, a.Text)
+		if other, ok := seen[short.Text]; ok || !strings.HasPrefix(a.Text, short.Text) {
+			s.t.Fatalf("%s says %q, in short %q, and %q says so, too", v, a.Text, short.Text, other)
 		}
-		seen[a.Text] = v
+		seen[short.Text] = v
 	}
 }
 

@@ -34,12 +34,18 @@ def chat(voice):
     return expect["chat"][voice]["text"]
 
 
+def short(voice):
+    """The first short_tokens tokens of it."""
+    return expect["short"][voice]["text"]
+
+
 def text(voice):
     """The voice's greedy continuation of the text, text_tokens long."""
     return expect["text"][voice]["text"]
 
 
 text_tokens = expect["text_tokens"]
+short_tokens = expect["short_tokens"]
 
 
 def raises(kind, call, *words):

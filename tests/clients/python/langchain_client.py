@@ -4,7 +4,7 @@ import openai
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import HumanMessage
 
-from common import base, chat, expect, key, messages, ok, prompt, same, server, text, text_prompt, text_tokens, voices
+from common import base, chat, expect, key, messages, ok, prompt, same, server, short, short_tokens, text, text_prompt, text_tokens, voices
 
 # doc: chat
 from langchain_openai import ChatOpenAI
@@ -42,8 +42,8 @@ ask = RunnableParallel({name: ChatOpenAI(model=name, base_url=f"{server}/v1", ap
 for name, said in ask.invoke(prompt).items():
     print(name, said.content)
 # doc: end
-for name, said in RunnableParallel({name: voice_of(name) for name in voices}).invoke(prompt).items():
-    same(said.content, chat(name), name)
+for name, said in RunnableParallel({name: voice_of(name, max_tokens=short_tokens) for name in voices}).invoke(prompt).items():
+    same(said.content, short(name), name)
 ok("together")
 
 same([a.content for a in voice_of("label").batch([prompt, messages, [("human", prompt)]])], [chat("label")] * 3)

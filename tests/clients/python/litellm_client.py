@@ -2,7 +2,7 @@
 
 import asyncio
 
-from common import base, chat, expect, key, long, messages, ok, prompt, raises, same, server, text, text_prompt, text_tokens, voices
+from common import base, chat, expect, key, long, messages, ok, prompt, raises, same, server, short, short_tokens, text, text_prompt, text_tokens, voices
 
 # doc: chat
 import litellm
@@ -53,9 +53,9 @@ ok("n, seed, logprobs")
 
 
 async def together():
-    jobs = [litellm.acompletion(model=f"openai/{voice}", **greedy) for voice in voices]
+    jobs = [litellm.acompletion(model=f"openai/{voice}", **(greedy | {"max_tokens": short_tokens})) for voice in voices]
     for voice, done in zip(voices, await asyncio.gather(*jobs)):
-        same(done.choices[0].message.content, chat(voice), voice)
+        same(done.choices[0].message.content, short(voice), voice)
 
 
 asyncio.run(together())

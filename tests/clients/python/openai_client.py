@@ -5,7 +5,7 @@ import asyncio
 import openai
 from openai import AsyncOpenAI
 
-from common import admin_key, base, chat, expect, key, long, messages, ok, prompt, raises, same, server, text, text_prompt, text_tokens, voices
+from common import admin_key, base, chat, expect, key, long, messages, ok, prompt, raises, same, server, short, short_tokens, text, text_prompt, text_tokens, voices
 
 # doc: chat
 from openai import OpenAI
@@ -150,14 +150,14 @@ async def together():
     async with AsyncOpenAI(base_url=f"{server}/v1", api_key=key) as many:
 
         async def one(voice, streamed):
-            answer = await many.chat.completions.create(model=voice, messages=messages, temperature=0, max_tokens=96, stream=streamed)
+            answer = await many.chat.completions.create(model=voice, messages=messages, temperature=0, max_tokens=short_tokens, stream=streamed)
             if not streamed:
                 return answer.choices[0].message.content
             return "".join([c.choices[0].delta.content or "" async for c in answer if c.choices])
 
         jobs = [(voice, i % 2 == 0) for i, voice in enumerate(voices)]
         for (voice, _), said in zip(jobs, await asyncio.gather(*[one(*job) for job in jobs])):
-            same(said, chat(voice), voice)
+            same(said, short(voice), voice)
 
 
 asyncio.run(together())
