@@ -18,11 +18,16 @@ const patience = 300 * time.Millisecond
 // maxRetries is how often a sequence is sent again after losses.
 const maxRetries = 5
 
-// dispatch gives waiting sequences to groups with credit, fair order first.
+// dispatch gives waiting sequences to groups with credit, fair order first, and
+// tells the groups whose adapters are next.
 func (r *Router) dispatch() {
-	if r.queue.len == 0 {
-		return
+	if r.queue.len > 0 {
+		r.give()
 	}
+	r.hint()
+}
+
+func (r *Router) give() {
 	now := time.Now()
 	r.giveUp(now)
 	batches := map[*link][]*choice{}

@@ -28,7 +28,8 @@ type group struct {
 	conn   *conn
 	log    []string // what it was told since the last tell
 	seqs   map[uint64]Sequence
-	broken bool // Submit and Abort fail
+	hints  []string // what it was last told to prefetch
+	broken bool     // Submit and Abort fail
 }
 
 func newGroup(addr string, info GroupInfo) *group {
@@ -176,6 +177,16 @@ func (c *conn) Abort(ids []uint64) error {
 		}
 		delete(c.g.seqs, id)
 	}
+	return nil
+}
+
+func (c *conn) Prefetch(digests []string) error {
+	c.g.mu.Lock()
+	defer c.g.mu.Unlock()
+	if c.g.conn != c || c.g.broken {
+		return errLost
+	}
+	c.g.hints = digests
 	return nil
 }
 

@@ -143,13 +143,16 @@ type StepOutputs struct {
 	Adapters []AdapterCount
 }
 
-// Conn is a live connection to a worker group. Submit and Abort do not block
+// Conn is a live connection to a worker group. Submit, Abort and Prefetch do not block
 // on the worker and may be called from any goroutine; Recv blocks until Close.
 // After an error of any of them the connection is dead and every sequence on it
 // is lost to the router.
 type Conn interface {
 	Submit(seqs []Sequence) error
 	Abort(ids []uint64) error
+	// Prefetch names adapters of sequences that wait, those first whose turn comes
+	// first, instead of those that were named before.
+	Prefetch(digests []string) error
 	Recv() (StepOutputs, error)
 	Close() error
 }

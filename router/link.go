@@ -35,6 +35,7 @@ type link struct {
 	inflight  int
 	adapters  map[string]int // sequences under way by digest, the base not counted
 	prefixes  prefixes
+	hints     []string // what the group was last told to prefetch
 }
 
 func newLink(r *Router, d Dialer) *link {
@@ -109,7 +110,7 @@ func (l *link) up(conn Conn, info GroupInfo) {
 		if info.Incarnation != l.info.Incarnation {
 			l.prefixes.forget()
 		}
-		l.connected, l.err, l.info, l.status, l.devices = true, nil, info, GroupStatus{}, nil
+		l.connected, l.err, l.info, l.status, l.devices, l.hints = true, nil, info, GroupStatus{}, nil, nil
 		l.r.dispatch()
 	})
 }

@@ -160,6 +160,11 @@ func (c *conn) Abort(ids []uint64) error {
 	return c.post(&pb.ConnectRequest{Message: &pb.ConnectRequest_Abort{Abort: &pb.AbortSequences{Ids: ids}}})
 }
 
+// Prefetch names adapters that are to come.
+func (c *conn) Prefetch(digests []string) error {
+	return c.post(&pb.ConnectRequest{Message: &pb.ConnectRequest_Prefetch{Prefetch: &pb.PrefetchAdapters{Digests: digests}}})
+}
+
 func (c *conn) forget(ids ...uint64) {
 	c.mu.Lock()
 	for _, id := range ids {

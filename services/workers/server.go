@@ -170,6 +170,8 @@ func down(stream grpc.BidiStreamingServer[pb.ConnectRequest, pb.ConnectResponse]
 			c.Submit(reqs)
 		case *pb.ConnectRequest_Abort:
 			c.Abort(m.Abort.GetIds())
+		case *pb.ConnectRequest_Prefetch:
+			c.Prefetch(m.Prefetch.GetDigests())
 		}
 	}
 }

@@ -9,8 +9,9 @@ import (
 // goroutine; Recv from one at a time.
 type Conn struct {
 	e *Engine
-	// seqs is the engine goroutine's.
-	seqs map[uint64]*sequence
+	// seqs and hints are the engine goroutine's.
+	seqs  map[uint64]*sequence
+	hints []string
 
 	mu     sync.Mutex
 	queue  []Output
@@ -50,6 +51,25 @@ func (c *Conn) Abort(ids []uint64) {
 	})
 }
 
+// Prefetch names adapters of sequences that are still to come, those first whose
+// turn comes first, instead of those that were named before: they are brought onto
+// the device if that takes a place from nobody.
+func (c *Conn) Prefetch(digests []string) {
+	c.e.do(func() {
+		c.hints = digests[:min(len(digests), 2*c.e.opts.MaxAdapters)]
+		c.e.hint()
+	})
+}
+
+// hint tells the store what all connections hint at.
+func (e *Engine) hint() {
+	var all []string
+	for c := range e.conns {
+		all = append(all, c.hints...)
+	}
+	e.store.Hint(all)
+}
+
 // Close aborts the connection's sequences.
 func (c *Conn) Close() {
 	c.shut()
@@ -58,6 +78,9 @@ func (c *Conn) Close() {
 			c.e.end(q, Output{Reason: Abort})
 		}
 		delete(c.e.conns, c)
+		if len(c.hints) > 0 {
+			c.e.hint()
+		}
 	})
 }
 

@@ -107,3 +107,25 @@ func TestPrefetch(t *testing.T) {
 		t.Errorf("the third adapter was fetched with %d running, %d waiting and %v on the device", st.Running, st.Waiting, st.Resident)
 	}
 }
+
+// TestPrefetchBeforeTheyCome: what a router hints at is on the device before its
+// first sequence comes, until the router hints at others or leaves.
+func TestPrefetchBeforeTheyCome(t *testing.T) {
+	f := newFixture(t, tensor.BF16, 1)
+	o := roomy()
+	o.MaxAdapters, o.MaxResident = 1, 1
+	e := f.start(t, o)
+	c, other := e.Connect(), e.Connect()
+	defer other.Close()
+	c.Prefetch([]string{"embed"})
+	resident(t, other, "embed")
+	other.Prefetch([]string{"qv-r16"}) // for which there is no place as long as c hints
+	c.Prefetch(nil)
+	resident(t, other, "qv-r16")
+	other.Prefetch(nil)
+	c.Prefetch([]string{"embed"})
+	resident(t, other, "embed")
+	c.Close()
+	other.Prefetch([]string{"attn-r4"})
+	resident(t, other, "attn-r4")
+}

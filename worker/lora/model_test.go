@@ -3,6 +3,7 @@ package lora
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -82,6 +83,7 @@ type failer interface {
 type adapter struct {
 	pinned, resident, loading, failed bool
 	fresh                             bool // not used since it came
+	hinted                            bool
 	leases, uses                      int
 	told                              []*int // drops that wait: each must reach 1
 	used                              int
@@ -290,7 +292,16 @@ func (p *picture) prefetch(t *rapid.T) {
 		after, _ := p.counts()
 		return after > loads || a.resident || a.loading || a.failed
 	}
-	p.bring(t, d, a, bring, func(o *adapter) bool { return o.leases == 0 })
+	p.bring(t, d, a, bring, func(o *adapter) bool { return o.leases == 0 && !o.hinted })
+}
+
+// hint names those that are to come.
+func (p *picture) hint(t *rapid.T) {
+	ds := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}), 0, 3).Draw(t, "hints")
+	p.s.Hint(ds)
+	for d, a := range p.m {
+		a.hinted = slices.Contains(ds, d)
+	}
 }
 
 func (p *picture) counts() (loads, evictions uint64) {
@@ -303,6 +314,8 @@ func before(n string, a *adapter, m string, b *adapter) bool {
 	switch {
 	case (a.leases > 0) != (b.leases > 0):
 		return a.leases == 0
+	case a.leases == 0 && a.hinted != b.hinted:
+		return b.hinted
 	case a.often != b.often:
 		return a.often < b.often
 	case a.used != b.used:
@@ -411,6 +424,7 @@ func TestModel(t *testing.T) {
 			"want":     p.want,
 			"arrive":   p.arrive,
 			"prefetch": p.prefetch,
+			"hint":     p.hint,
 			"reserve": func(t *rapid.T) {
 				n := rapid.IntRange(0, 80).Draw(t, "bytes")
 				if p.s.Reserve(int64(n)) == nil {

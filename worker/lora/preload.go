@@ -77,12 +77,33 @@ func (s *Store) together(all []*entry) error {
 	return nil
 }
 
+// Hint names adapters of sequences that have not come yet, those first whose turn
+// comes first, instead of those that were named before. Until the next Hint they
+// make no room for what is fetched ahead of need. What is not in host memory is
+// passed over.
+func (s *Store) Hint(digests []string) {
+	for _, e := range s.hints {
+		e.hinted = false
+	}
+	s.hints = nil
+	for _, d := range digests {
+		if e, ok := s.entries[d]; ok && !e.hinted {
+			e.hinted = true
+			s.hints = append(s.hints, e)
+		}
+	}
+	s.stale()
+}
+
 // Ahead is called between steps with adapters of waiting sequences, those first
 // that come first: what is not on the device yet is fetched as Prefetch does it,
-// and then what is missing of preloads.
+// then what Hint named, and then what is missing of preloads.
 func (s *Store) Ahead(waiting []string) {
 	for _, d := range waiting {
 		s.Prefetch(d)
+	}
+	for _, e := range s.hints {
+		s.Prefetch(e.Host.Digest)
 	}
 	for _, p := range s.preloads {
 		// Others may have been pinned since.

@@ -140,3 +140,32 @@ func TestAhead(t *testing.T) {
 		t.Fatalf("on the device: %v", got)
 	}
 }
+
+// TestHint: adapters of sequences that are still to come are fetched in their order,
+// those of later ones push out none of earlier ones, and whoever has come takes the
+// place of any.
+func TestHint(t *testing.T) {
+	s, d := placed(t, 2, "idle", "a", "b", "c", "now")
+	s.Want("idle")
+	deliverAll(s, d)
+	s.Hint([]string{"a", "b", "c", "not here"})
+	for range 5 {
+		s.Ahead(nil)
+		deliverAll(s, d)
+	}
+	if got := s.Resident(); !slices.Equal(got, []string{"a", "b"}) {
+		t.Fatalf("on the device: %v", got)
+	}
+	if err := s.Lease("now"); err != nil || !s.Want("now") {
+		t.Fatalf("a sequence that has come waits for one that has not: %v", err)
+	}
+	deliverAll(s, d)
+	run(t, s, "now")
+	s.Return("now")
+	s.Hint([]string{"c"})
+	s.Ahead(nil)
+	deliverAll(s, d)
+	if !s.Ready("c") {
+		t.Errorf("on the device: %v", s.Resident())
+	}
+}

@@ -75,7 +75,7 @@ func (s *Store) Idle() []memory.Idle {
 	})
 	out := make([]memory.Idle, len(idle))
 	for i, e := range idle {
-		out[i] = memory.Idle{Digest: e.Digest, Chunks: e.chunks, Used: e.usedAt, Arrived: e.arrived, Awaited: e.awaited()}
+		out[i] = memory.Idle{Digest: e.Digest, Chunks: e.chunks, Used: e.usedAt, Arrived: e.arrived, Awaited: e.claim() == awaited, Hinted: e.claim() == hinted}
 	}
 	return out
 }

@@ -123,6 +123,9 @@ func TestSharing(t *testing.T) {
 			"want":     func(t *rapid.T) { w.s.Want(pick(t, any).Digest) },
 			"prefetch": func(t *rapid.T) { w.s.Prefetch(pick(t, any).Digest) },
 			"ahead":    func(*rapid.T) { w.s.Ahead(nil) },
+			"hint": func(t *rapid.T) {
+				w.s.Hint(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"}), 0, 3).Draw(t, "hints"))
+			},
 			"preload": func(t *rapid.T) {
 				both := []string{pick(t, any).Digest, pick(t, any).Digest}
 				w.asked++
@@ -183,6 +186,7 @@ func (w *sharingWorld) end(t *rapid.T) {
 		tab.Release()
 	}
 	w.tabs = nil
+	w.s.Hint(nil)
 	w.cache.At(w.step+1, 0)
 	w.p.At(w.step+1, 0)
 	for w.s.Ahead(nil); w.s.Loading() > 0; w.s.Ahead(nil) {

@@ -73,8 +73,10 @@ type entry struct {
 	usedAt, arrived uint64
 	// drops are told when the entry is gone; non-empty means it is going.
 	drops []func()
-	// early counts the preloads that have it among theirs.
-	early int
+	// early counts the preloads that have it among theirs; hinted tells that Hint
+	// has.
+	early  int
+	hinted bool
 	counts
 }
 
@@ -96,6 +98,7 @@ type Store struct {
 	totals   Totals
 	changes  uint64 // counts what Counts tells
 	preloads []*preload
+	hints    []*entry
 	sharing
 }
 
@@ -331,18 +334,31 @@ func (s *Store) putOut(e *entry) {
 // not for one that is fetched ahead of need, nor before he has had his turn: two
 // that do not fit together would push each other out for ever.
 func (e *entry) idle(ahead bool) bool {
-	return e.packed != nil && e.uses == 0 && !e.Pinned && !(ahead && e.awaited() || e.fresh && e.leases > 0)
+	return e.packed != nil && e.uses == 0 && !e.Pinned && !(ahead && e.claim() > free || e.fresh && e.leases > 0)
 }
 
-// awaited tells whether a sequence waits for it, or a preload that is not done.
-func (e *entry) awaited() bool { return e.leases > 0 || e.early > 0 }
+// claim is who waits for an adapter.
+type claim int
+
+const (
+	free    claim = iota
+	hinted        // a sequence that has not come yet
+	awaited       // one that has, or a preload that is not done
+)
+
+func (e *entry) claim() claim {
+	switch {
+	case e.leases > 0 || e.early > 0:
+		return awaited
+	case e.hinted:
+		return hinted
+	}
+	return free
+}
 
 // sooner tells whether e is put out before o.
 func (s *Store) sooner(e, o *entry) bool {
-	if e.awaited() != o.awaited() {
-		return o.awaited()
-	}
-	return cmp.Or(s.often.Compare(e.often, o.often), cmp.Compare(e.used, o.used), cmp.Compare(e.Digest, o.Digest)) < 0
+	return cmp.Or(cmp.Compare(e.claim(), o.claim()), s.often.Compare(e.often, o.often), cmp.Compare(e.used, o.used), cmp.Compare(e.Digest, o.Digest)) < 0
 }
 
 // Arrived takes in the outcome of a Pack.

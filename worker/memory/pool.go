@@ -55,8 +55,9 @@ type Idle struct {
 	Chunks int
 	// Used is the step of its last use, Arrived that of its arrival.
 	Used, Arrived uint64
-	// Awaited adapters have sequences that wait.
-	Awaited bool
+	// Awaited adapters have sequences that wait. Hinted ones have some that are still
+	// to come: they make room for what runs, but not for what is fetched ahead.
+	Awaited, Hinted bool
 }
 
 // Adapters is the adapter store (lora.Store).
@@ -162,7 +163,7 @@ func (p *Pool) Could(chunks int, ahead bool) bool {
 // fetched ahead takes no place from those that somebody waits for.
 func (p *Pool) idle(ahead bool) []Idle {
 	all := p.adapters.Idle()
-	if i := slices.IndexFunc(all, func(a Idle) bool { return a.Awaited }); ahead && i >= 0 {
+	if i := slices.IndexFunc(all, func(a Idle) bool { return a.Awaited || a.Hinted }); ahead && i >= 0 {
 		return all[:i]
 	}
 	return all

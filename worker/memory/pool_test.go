@@ -34,7 +34,7 @@ func (s *store) Idle() []Idle {
 	var out []Idle
 	for _, a := range s.all {
 		if a.resident && a.uses == 0 && !a.pinned {
-			out = append(out, Idle{a.digest, a.chunks, a.used, a.arrived, a.leases > 0})
+			out = append(out, Idle{a.digest, a.chunks, a.used, a.arrived, a.leases > 0, false})
 		}
 	}
 	slices.SortFunc(out, func(a, b Idle) int {

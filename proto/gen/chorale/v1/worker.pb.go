@@ -721,6 +721,53 @@ func (x *AbortSequences) GetIds() []uint64 {
 	return nil
 }
 
+// PrefetchAdapters names adapters of sequences that wait in the router, those
+// first whose turn comes first, instead of all that were named before. They come
+// onto the device if that takes a place from nobody.
+type PrefetchAdapters struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       []string               `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrefetchAdapters) Reset() {
+	*x = PrefetchAdapters{}
+	mi := &file_chorale_v1_worker_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrefetchAdapters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrefetchAdapters) ProtoMessage() {}
+
+func (x *PrefetchAdapters) ProtoReflect() protoreflect.Message {
+	mi := &file_chorale_v1_worker_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrefetchAdapters.ProtoReflect.Descriptor instead.
+func (*PrefetchAdapters) Descriptor() ([]byte, []int) {
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PrefetchAdapters) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
 // ConnectRequest is one message down.
 type ConnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -728,6 +775,7 @@ type ConnectRequest struct {
 	//
 	//	*ConnectRequest_Submit
 	//	*ConnectRequest_Abort
+	//	*ConnectRequest_Prefetch
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -735,7 +783,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[7]
+	mi := &file_chorale_v1_worker_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +795,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[7]
+	mi := &file_chorale_v1_worker_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +808,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{7}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConnectRequest) GetMessage() isConnectRequest_Message {
@@ -788,6 +836,15 @@ func (x *ConnectRequest) GetAbort() *AbortSequences {
 	return nil
 }
 
+func (x *ConnectRequest) GetPrefetch() *PrefetchAdapters {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_Prefetch); ok {
+			return x.Prefetch
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -800,9 +857,15 @@ type ConnectRequest_Abort struct {
 	Abort *AbortSequences `protobuf:"bytes,2,opt,name=abort,proto3,oneof"`
 }
 
+type ConnectRequest_Prefetch struct {
+	Prefetch *PrefetchAdapters `protobuf:"bytes,3,opt,name=prefetch,proto3,oneof"`
+}
+
 func (*ConnectRequest_Submit) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Abort) isConnectRequest_Message() {}
+
+func (*ConnectRequest_Prefetch) isConnectRequest_Message() {}
 
 // SequenceLogprobs are log probabilities at one position, ids only.
 type SequenceLogprobs struct {
@@ -819,7 +882,7 @@ type SequenceLogprobs struct {
 
 func (x *SequenceLogprobs) Reset() {
 	*x = SequenceLogprobs{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[8]
+	mi := &file_chorale_v1_worker_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +894,7 @@ func (x *SequenceLogprobs) String() string {
 func (*SequenceLogprobs) ProtoMessage() {}
 
 func (x *SequenceLogprobs) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[8]
+	mi := &file_chorale_v1_worker_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +907,7 @@ func (x *SequenceLogprobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceLogprobs.ProtoReflect.Descriptor instead.
 func (*SequenceLogprobs) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{8}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SequenceLogprobs) GetTokenId() int32 {
@@ -911,7 +974,7 @@ type SequenceOutput struct {
 
 func (x *SequenceOutput) Reset() {
 	*x = SequenceOutput{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[9]
+	mi := &file_chorale_v1_worker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +986,7 @@ func (x *SequenceOutput) String() string {
 func (*SequenceOutput) ProtoMessage() {}
 
 func (x *SequenceOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[9]
+	mi := &file_chorale_v1_worker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +999,7 @@ func (x *SequenceOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceOutput.ProtoReflect.Descriptor instead.
 func (*SequenceOutput) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{9}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SequenceOutput) GetId() uint64 {
@@ -1030,7 +1093,7 @@ type WorkerStatus struct {
 
 func (x *WorkerStatus) Reset() {
 	*x = WorkerStatus{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[10]
+	mi := &file_chorale_v1_worker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1105,7 @@ func (x *WorkerStatus) String() string {
 func (*WorkerStatus) ProtoMessage() {}
 
 func (x *WorkerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[10]
+	mi := &file_chorale_v1_worker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1118,7 @@ func (x *WorkerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerStatus.ProtoReflect.Descriptor instead.
 func (*WorkerStatus) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{10}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WorkerStatus) GetStep() uint64 {
@@ -1184,7 +1247,7 @@ type PlanTimes struct {
 
 func (x *PlanTimes) Reset() {
 	*x = PlanTimes{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	mi := &file_chorale_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1259,7 @@ func (x *PlanTimes) String() string {
 func (*PlanTimes) ProtoMessage() {}
 
 func (x *PlanTimes) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[11]
+	mi := &file_chorale_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1272,7 @@ func (x *PlanTimes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanTimes.ProtoReflect.Descriptor instead.
 func (*PlanTimes) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{11}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PlanTimes) GetBounds() []float64 {
@@ -1251,7 +1314,7 @@ type DeviceMemory struct {
 
 func (x *DeviceMemory) Reset() {
 	*x = DeviceMemory{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[12]
+	mi := &file_chorale_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1326,7 @@ func (x *DeviceMemory) String() string {
 func (*DeviceMemory) ProtoMessage() {}
 
 func (x *DeviceMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[12]
+	mi := &file_chorale_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1339,7 @@ func (x *DeviceMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceMemory.ProtoReflect.Descriptor instead.
 func (*DeviceMemory) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{12}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeviceMemory) GetTotal() int64 {
@@ -1342,7 +1405,7 @@ type AdapterMemory struct {
 
 func (x *AdapterMemory) Reset() {
 	*x = AdapterMemory{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[13]
+	mi := &file_chorale_v1_worker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1417,7 @@ func (x *AdapterMemory) String() string {
 func (*AdapterMemory) ProtoMessage() {}
 
 func (x *AdapterMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[13]
+	mi := &file_chorale_v1_worker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1430,7 @@ func (x *AdapterMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdapterMemory.ProtoReflect.Descriptor instead.
 func (*AdapterMemory) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{13}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AdapterMemory) GetHostBytes() int64 {
@@ -1442,7 +1505,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[14]
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1517,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[14]
+	mi := &file_chorale_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1530,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConnectResponse) GetOutputs() []*SequenceOutput {
@@ -1511,7 +1574,7 @@ type AdapterCounts struct {
 
 func (x *AdapterCounts) Reset() {
 	*x = AdapterCounts{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1586,7 @@ func (x *AdapterCounts) String() string {
 func (*AdapterCounts) ProtoMessage() {}
 
 func (x *AdapterCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[15]
+	mi := &file_chorale_v1_worker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1599,7 @@ func (x *AdapterCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdapterCounts.ProtoReflect.Descriptor instead.
 func (*AdapterCounts) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AdapterCounts) GetAdapters() []*AdapterCount {
@@ -1573,7 +1636,7 @@ type AdapterCount struct {
 
 func (x *AdapterCount) Reset() {
 	*x = AdapterCount{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1648,7 @@ func (x *AdapterCount) String() string {
 func (*AdapterCount) ProtoMessage() {}
 
 func (x *AdapterCount) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[16]
+	mi := &file_chorale_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1661,7 @@ func (x *AdapterCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdapterCount.ProtoReflect.Descriptor instead.
 func (*AdapterCount) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AdapterCount) GetDigest() string {
@@ -1664,7 +1727,7 @@ type PushAdapterRequest struct {
 
 func (x *PushAdapterRequest) Reset() {
 	*x = PushAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1739,7 @@ func (x *PushAdapterRequest) String() string {
 func (*PushAdapterRequest) ProtoMessage() {}
 
 func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[17]
+	mi := &file_chorale_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +1752,7 @@ func (x *PushAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterRequest.ProtoReflect.Descriptor instead.
 func (*PushAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PushAdapterRequest) GetMessage() isPushAdapterRequest_Message {
@@ -1751,7 +1814,7 @@ type PushAdapterHeader struct {
 
 func (x *PushAdapterHeader) Reset() {
 	*x = PushAdapterHeader{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1826,7 @@ func (x *PushAdapterHeader) String() string {
 func (*PushAdapterHeader) ProtoMessage() {}
 
 func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[18]
+	mi := &file_chorale_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1839,7 @@ func (x *PushAdapterHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterHeader.ProtoReflect.Descriptor instead.
 func (*PushAdapterHeader) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PushAdapterHeader) GetDigest() string {
@@ -1824,7 +1887,7 @@ type PushAdapterResponse struct {
 
 func (x *PushAdapterResponse) Reset() {
 	*x = PushAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1899,7 @@ func (x *PushAdapterResponse) String() string {
 func (*PushAdapterResponse) ProtoMessage() {}
 
 func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[19]
+	mi := &file_chorale_v1_worker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1912,7 @@ func (x *PushAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushAdapterResponse.ProtoReflect.Descriptor instead.
 func (*PushAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{19}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PushAdapterResponse) GetHostBytes() int64 {
@@ -1870,7 +1933,7 @@ type DropAdapterRequest struct {
 
 func (x *DropAdapterRequest) Reset() {
 	*x = DropAdapterRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1945,7 @@ func (x *DropAdapterRequest) String() string {
 func (*DropAdapterRequest) ProtoMessage() {}
 
 func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[20]
+	mi := &file_chorale_v1_worker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +1958,7 @@ func (x *DropAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterRequest.ProtoReflect.Descriptor instead.
 func (*DropAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{20}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DropAdapterRequest) GetDigest() string {
@@ -1921,7 +1984,7 @@ type DropAdapterResponse struct {
 
 func (x *DropAdapterResponse) Reset() {
 	*x = DropAdapterResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +1996,7 @@ func (x *DropAdapterResponse) String() string {
 func (*DropAdapterResponse) ProtoMessage() {}
 
 func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[21]
+	mi := &file_chorale_v1_worker_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2009,7 @@ func (x *DropAdapterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAdapterResponse.ProtoReflect.Descriptor instead.
 func (*DropAdapterResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{21}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
 }
 
 // PreloadAdaptersRequest names digests that are in host memory.
@@ -1959,7 +2022,7 @@ type PreloadAdaptersRequest struct {
 
 func (x *PreloadAdaptersRequest) Reset() {
 	*x = PreloadAdaptersRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2034,7 @@ func (x *PreloadAdaptersRequest) String() string {
 func (*PreloadAdaptersRequest) ProtoMessage() {}
 
 func (x *PreloadAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[22]
+	mi := &file_chorale_v1_worker_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2047,7 @@ func (x *PreloadAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreloadAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*PreloadAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{22}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PreloadAdaptersRequest) GetDigests() []string {
@@ -2003,7 +2066,7 @@ type PreloadAdaptersResponse struct {
 
 func (x *PreloadAdaptersResponse) Reset() {
 	*x = PreloadAdaptersResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	mi := &file_chorale_v1_worker_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2078,7 @@ func (x *PreloadAdaptersResponse) String() string {
 func (*PreloadAdaptersResponse) ProtoMessage() {}
 
 func (x *PreloadAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[23]
+	mi := &file_chorale_v1_worker_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2091,7 @@ func (x *PreloadAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreloadAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*PreloadAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{23}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{24}
 }
 
 // DrainWorkerRequest asks for no new sequences, or with resume for new ones again.
@@ -2041,7 +2104,7 @@ type DrainWorkerRequest struct {
 
 func (x *DrainWorkerRequest) Reset() {
 	*x = DrainWorkerRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[24]
+	mi := &file_chorale_v1_worker_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2116,7 @@ func (x *DrainWorkerRequest) String() string {
 func (*DrainWorkerRequest) ProtoMessage() {}
 
 func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[24]
+	mi := &file_chorale_v1_worker_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2129,7 @@ func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
 func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{24}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DrainWorkerRequest) GetResume() bool {
@@ -2085,7 +2148,7 @@ type DrainWorkerResponse struct {
 
 func (x *DrainWorkerResponse) Reset() {
 	*x = DrainWorkerResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[25]
+	mi := &file_chorale_v1_worker_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2160,7 @@ func (x *DrainWorkerResponse) String() string {
 func (*DrainWorkerResponse) ProtoMessage() {}
 
 func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[25]
+	mi := &file_chorale_v1_worker_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2173,7 @@ func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerResponse.ProtoReflect.Descriptor instead.
 func (*DrainWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{25}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{26}
 }
 
 // FlushWorkerCacheRequest asks to forget all cached prefixes.
@@ -2122,7 +2185,7 @@ type FlushWorkerCacheRequest struct {
 
 func (x *FlushWorkerCacheRequest) Reset() {
 	*x = FlushWorkerCacheRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[26]
+	mi := &file_chorale_v1_worker_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2134,7 +2197,7 @@ func (x *FlushWorkerCacheRequest) String() string {
 func (*FlushWorkerCacheRequest) ProtoMessage() {}
 
 func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[26]
+	mi := &file_chorale_v1_worker_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2147,7 +2210,7 @@ func (x *FlushWorkerCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheRequest.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{26}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{27}
 }
 
 // FlushWorkerCacheResponse acknowledges.
@@ -2159,7 +2222,7 @@ type FlushWorkerCacheResponse struct {
 
 func (x *FlushWorkerCacheResponse) Reset() {
 	*x = FlushWorkerCacheResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[27]
+	mi := &file_chorale_v1_worker_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2234,7 @@ func (x *FlushWorkerCacheResponse) String() string {
 func (*FlushWorkerCacheResponse) ProtoMessage() {}
 
 func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[27]
+	mi := &file_chorale_v1_worker_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2247,7 @@ func (x *FlushWorkerCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushWorkerCacheResponse.ProtoReflect.Descriptor instead.
 func (*FlushWorkerCacheResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{27}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{28}
 }
 
 // ListWorkerAdaptersRequest asks for the worker's adapters.
@@ -2196,7 +2259,7 @@ type ListWorkerAdaptersRequest struct {
 
 func (x *ListWorkerAdaptersRequest) Reset() {
 	*x = ListWorkerAdaptersRequest{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[28]
+	mi := &file_chorale_v1_worker_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2271,7 @@ func (x *ListWorkerAdaptersRequest) String() string {
 func (*ListWorkerAdaptersRequest) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[28]
+	mi := &file_chorale_v1_worker_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2284,7 @@ func (x *ListWorkerAdaptersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersRequest) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{28}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{29}
 }
 
 // WorkerAdapter is one adapter on a worker.
@@ -2242,7 +2305,7 @@ type WorkerAdapter struct {
 
 func (x *WorkerAdapter) Reset() {
 	*x = WorkerAdapter{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[29]
+	mi := &file_chorale_v1_worker_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2317,7 @@ func (x *WorkerAdapter) String() string {
 func (*WorkerAdapter) ProtoMessage() {}
 
 func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[29]
+	mi := &file_chorale_v1_worker_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2330,7 @@ func (x *WorkerAdapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerAdapter.ProtoReflect.Descriptor instead.
 func (*WorkerAdapter) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{29}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WorkerAdapter) GetDigest() string {
@@ -2330,7 +2393,7 @@ type ListWorkerAdaptersResponse struct {
 
 func (x *ListWorkerAdaptersResponse) Reset() {
 	*x = ListWorkerAdaptersResponse{}
-	mi := &file_chorale_v1_worker_proto_msgTypes[30]
+	mi := &file_chorale_v1_worker_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2342,7 +2405,7 @@ func (x *ListWorkerAdaptersResponse) String() string {
 func (*ListWorkerAdaptersResponse) ProtoMessage() {}
 
 func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chorale_v1_worker_proto_msgTypes[30]
+	mi := &file_chorale_v1_worker_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2355,7 +2418,7 @@ func (x *ListWorkerAdaptersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkerAdaptersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkerAdaptersResponse) Descriptor() ([]byte, []int) {
-	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{30}
+	return file_chorale_v1_worker_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListWorkerAdaptersResponse) GetIncarnation() string {
@@ -2451,10 +2514,13 @@ const file_chorale_v1_worker_proto_rawDesc = "" +
 	"\x0fSubmitSequences\x122\n" +
 	"\tsequences\x18\x01 \x03(\v2\x14.chorale.v1.SequenceR\tsequences\"\"\n" +
 	"\x0eAbortSequences\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\x04R\x03ids\"\x86\x01\n" +
+	"\x03ids\x18\x01 \x03(\x04R\x03ids\",\n" +
+	"\x10PrefetchAdapters\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\tR\adigests\"\xc2\x01\n" +
 	"\x0eConnectRequest\x125\n" +
 	"\x06submit\x18\x01 \x01(\v2\x1b.chorale.v1.SubmitSequencesH\x00R\x06submit\x122\n" +
-	"\x05abort\x18\x02 \x01(\v2\x1a.chorale.v1.AbortSequencesH\x00R\x05abortB\t\n" +
+	"\x05abort\x18\x02 \x01(\v2\x1a.chorale.v1.AbortSequencesH\x00R\x05abort\x12:\n" +
+	"\bprefetch\x18\x03 \x01(\v2\x1c.chorale.v1.PrefetchAdaptersH\x00R\bprefetchB\t\n" +
 	"\amessage\"\xc8\x01\n" +
 	"\x10SequenceLogprobs\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\x05R\atokenId\x12\x18\n" +
@@ -2598,7 +2664,7 @@ func file_chorale_v1_worker_proto_rawDescGZIP() []byte {
 	return file_chorale_v1_worker_proto_rawDescData
 }
 
-var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_chorale_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_chorale_v1_worker_proto_goTypes = []any{
 	(*DescribeWorkerRequest)(nil),      // 0: chorale.v1.DescribeWorkerRequest
 	(*ModelModule)(nil),                // 1: chorale.v1.ModelModule
@@ -2607,75 +2673,77 @@ var file_chorale_v1_worker_proto_goTypes = []any{
 	(*TokenSampling)(nil),              // 4: chorale.v1.TokenSampling
 	(*SubmitSequences)(nil),            // 5: chorale.v1.SubmitSequences
 	(*AbortSequences)(nil),             // 6: chorale.v1.AbortSequences
-	(*ConnectRequest)(nil),             // 7: chorale.v1.ConnectRequest
-	(*SequenceLogprobs)(nil),           // 8: chorale.v1.SequenceLogprobs
-	(*SequenceOutput)(nil),             // 9: chorale.v1.SequenceOutput
-	(*WorkerStatus)(nil),               // 10: chorale.v1.WorkerStatus
-	(*PlanTimes)(nil),                  // 11: chorale.v1.PlanTimes
-	(*DeviceMemory)(nil),               // 12: chorale.v1.DeviceMemory
-	(*AdapterMemory)(nil),              // 13: chorale.v1.AdapterMemory
-	(*ConnectResponse)(nil),            // 14: chorale.v1.ConnectResponse
-	(*AdapterCounts)(nil),              // 15: chorale.v1.AdapterCounts
-	(*AdapterCount)(nil),               // 16: chorale.v1.AdapterCount
-	(*PushAdapterRequest)(nil),         // 17: chorale.v1.PushAdapterRequest
-	(*PushAdapterHeader)(nil),          // 18: chorale.v1.PushAdapterHeader
-	(*PushAdapterResponse)(nil),        // 19: chorale.v1.PushAdapterResponse
-	(*DropAdapterRequest)(nil),         // 20: chorale.v1.DropAdapterRequest
-	(*DropAdapterResponse)(nil),        // 21: chorale.v1.DropAdapterResponse
-	(*PreloadAdaptersRequest)(nil),     // 22: chorale.v1.PreloadAdaptersRequest
-	(*PreloadAdaptersResponse)(nil),    // 23: chorale.v1.PreloadAdaptersResponse
-	(*DrainWorkerRequest)(nil),         // 24: chorale.v1.DrainWorkerRequest
-	(*DrainWorkerResponse)(nil),        // 25: chorale.v1.DrainWorkerResponse
-	(*FlushWorkerCacheRequest)(nil),    // 26: chorale.v1.FlushWorkerCacheRequest
-	(*FlushWorkerCacheResponse)(nil),   // 27: chorale.v1.FlushWorkerCacheResponse
-	(*ListWorkerAdaptersRequest)(nil),  // 28: chorale.v1.ListWorkerAdaptersRequest
-	(*WorkerAdapter)(nil),              // 29: chorale.v1.WorkerAdapter
-	(*ListWorkerAdaptersResponse)(nil), // 30: chorale.v1.ListWorkerAdaptersResponse
-	nil,                                // 31: chorale.v1.TokenSampling.LogitBiasEntry
-	(FinishReason)(0),                  // 32: chorale.v1.FinishReason
-	(*DeviceInfo)(nil),                 // 33: chorale.v1.DeviceInfo
+	(*PrefetchAdapters)(nil),           // 7: chorale.v1.PrefetchAdapters
+	(*ConnectRequest)(nil),             // 8: chorale.v1.ConnectRequest
+	(*SequenceLogprobs)(nil),           // 9: chorale.v1.SequenceLogprobs
+	(*SequenceOutput)(nil),             // 10: chorale.v1.SequenceOutput
+	(*WorkerStatus)(nil),               // 11: chorale.v1.WorkerStatus
+	(*PlanTimes)(nil),                  // 12: chorale.v1.PlanTimes
+	(*DeviceMemory)(nil),               // 13: chorale.v1.DeviceMemory
+	(*AdapterMemory)(nil),              // 14: chorale.v1.AdapterMemory
+	(*ConnectResponse)(nil),            // 15: chorale.v1.ConnectResponse
+	(*AdapterCounts)(nil),              // 16: chorale.v1.AdapterCounts
+	(*AdapterCount)(nil),               // 17: chorale.v1.AdapterCount
+	(*PushAdapterRequest)(nil),         // 18: chorale.v1.PushAdapterRequest
+	(*PushAdapterHeader)(nil),          // 19: chorale.v1.PushAdapterHeader
+	(*PushAdapterResponse)(nil),        // 20: chorale.v1.PushAdapterResponse
+	(*DropAdapterRequest)(nil),         // 21: chorale.v1.DropAdapterRequest
+	(*DropAdapterResponse)(nil),        // 22: chorale.v1.DropAdapterResponse
+	(*PreloadAdaptersRequest)(nil),     // 23: chorale.v1.PreloadAdaptersRequest
+	(*PreloadAdaptersResponse)(nil),    // 24: chorale.v1.PreloadAdaptersResponse
+	(*DrainWorkerRequest)(nil),         // 25: chorale.v1.DrainWorkerRequest
+	(*DrainWorkerResponse)(nil),        // 26: chorale.v1.DrainWorkerResponse
+	(*FlushWorkerCacheRequest)(nil),    // 27: chorale.v1.FlushWorkerCacheRequest
+	(*FlushWorkerCacheResponse)(nil),   // 28: chorale.v1.FlushWorkerCacheResponse
+	(*ListWorkerAdaptersRequest)(nil),  // 29: chorale.v1.ListWorkerAdaptersRequest
+	(*WorkerAdapter)(nil),              // 30: chorale.v1.WorkerAdapter
+	(*ListWorkerAdaptersResponse)(nil), // 31: chorale.v1.ListWorkerAdaptersResponse
+	nil,                                // 32: chorale.v1.TokenSampling.LogitBiasEntry
+	(FinishReason)(0),                  // 33: chorale.v1.FinishReason
+	(*DeviceInfo)(nil),                 // 34: chorale.v1.DeviceInfo
 }
 var file_chorale_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: chorale.v1.DescribeWorkerResponse.modules:type_name -> chorale.v1.ModelModule
 	4,  // 1: chorale.v1.Sequence.sampling:type_name -> chorale.v1.TokenSampling
-	31, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
+	32, // 2: chorale.v1.TokenSampling.logit_bias:type_name -> chorale.v1.TokenSampling.LogitBiasEntry
 	3,  // 3: chorale.v1.SubmitSequences.sequences:type_name -> chorale.v1.Sequence
 	5,  // 4: chorale.v1.ConnectRequest.submit:type_name -> chorale.v1.SubmitSequences
 	6,  // 5: chorale.v1.ConnectRequest.abort:type_name -> chorale.v1.AbortSequences
-	8,  // 6: chorale.v1.SequenceOutput.logprobs:type_name -> chorale.v1.SequenceLogprobs
-	8,  // 7: chorale.v1.SequenceOutput.prompt_logprobs:type_name -> chorale.v1.SequenceLogprobs
-	32, // 8: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
-	13, // 9: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
-	12, // 10: chorale.v1.WorkerStatus.memory:type_name -> chorale.v1.DeviceMemory
-	11, // 11: chorale.v1.WorkerStatus.plans:type_name -> chorale.v1.PlanTimes
-	9,  // 12: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
-	10, // 13: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
-	33, // 14: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
-	15, // 15: chorale.v1.ConnectResponse.adapters:type_name -> chorale.v1.AdapterCounts
-	16, // 16: chorale.v1.AdapterCounts.adapters:type_name -> chorale.v1.AdapterCount
-	18, // 17: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
-	29, // 18: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
-	0,  // 19: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
-	7,  // 20: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
-	17, // 21: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
-	20, // 22: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
-	22, // 23: chorale.v1.WorkerService.PreloadAdapters:input_type -> chorale.v1.PreloadAdaptersRequest
-	24, // 24: chorale.v1.WorkerService.DrainWorker:input_type -> chorale.v1.DrainWorkerRequest
-	26, // 25: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
-	28, // 26: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
-	2,  // 27: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
-	14, // 28: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
-	19, // 29: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
-	21, // 30: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
-	23, // 31: chorale.v1.WorkerService.PreloadAdapters:output_type -> chorale.v1.PreloadAdaptersResponse
-	25, // 32: chorale.v1.WorkerService.DrainWorker:output_type -> chorale.v1.DrainWorkerResponse
-	27, // 33: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
-	30, // 34: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
-	27, // [27:35] is the sub-list for method output_type
-	19, // [19:27] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	7,  // 6: chorale.v1.ConnectRequest.prefetch:type_name -> chorale.v1.PrefetchAdapters
+	9,  // 7: chorale.v1.SequenceOutput.logprobs:type_name -> chorale.v1.SequenceLogprobs
+	9,  // 8: chorale.v1.SequenceOutput.prompt_logprobs:type_name -> chorale.v1.SequenceLogprobs
+	33, // 9: chorale.v1.SequenceOutput.finish:type_name -> chorale.v1.FinishReason
+	14, // 10: chorale.v1.WorkerStatus.adapter_memory:type_name -> chorale.v1.AdapterMemory
+	13, // 11: chorale.v1.WorkerStatus.memory:type_name -> chorale.v1.DeviceMemory
+	12, // 12: chorale.v1.WorkerStatus.plans:type_name -> chorale.v1.PlanTimes
+	10, // 13: chorale.v1.ConnectResponse.outputs:type_name -> chorale.v1.SequenceOutput
+	11, // 14: chorale.v1.ConnectResponse.status:type_name -> chorale.v1.WorkerStatus
+	34, // 15: chorale.v1.ConnectResponse.devices:type_name -> chorale.v1.DeviceInfo
+	16, // 16: chorale.v1.ConnectResponse.adapters:type_name -> chorale.v1.AdapterCounts
+	17, // 17: chorale.v1.AdapterCounts.adapters:type_name -> chorale.v1.AdapterCount
+	19, // 18: chorale.v1.PushAdapterRequest.header:type_name -> chorale.v1.PushAdapterHeader
+	30, // 19: chorale.v1.ListWorkerAdaptersResponse.adapters:type_name -> chorale.v1.WorkerAdapter
+	0,  // 20: chorale.v1.WorkerService.DescribeWorker:input_type -> chorale.v1.DescribeWorkerRequest
+	8,  // 21: chorale.v1.WorkerService.Connect:input_type -> chorale.v1.ConnectRequest
+	18, // 22: chorale.v1.WorkerService.PushAdapter:input_type -> chorale.v1.PushAdapterRequest
+	21, // 23: chorale.v1.WorkerService.DropAdapter:input_type -> chorale.v1.DropAdapterRequest
+	23, // 24: chorale.v1.WorkerService.PreloadAdapters:input_type -> chorale.v1.PreloadAdaptersRequest
+	25, // 25: chorale.v1.WorkerService.DrainWorker:input_type -> chorale.v1.DrainWorkerRequest
+	27, // 26: chorale.v1.WorkerService.FlushWorkerCache:input_type -> chorale.v1.FlushWorkerCacheRequest
+	29, // 27: chorale.v1.WorkerService.ListWorkerAdapters:input_type -> chorale.v1.ListWorkerAdaptersRequest
+	2,  // 28: chorale.v1.WorkerService.DescribeWorker:output_type -> chorale.v1.DescribeWorkerResponse
+	15, // 29: chorale.v1.WorkerService.Connect:output_type -> chorale.v1.ConnectResponse
+	20, // 30: chorale.v1.WorkerService.PushAdapter:output_type -> chorale.v1.PushAdapterResponse
+	22, // 31: chorale.v1.WorkerService.DropAdapter:output_type -> chorale.v1.DropAdapterResponse
+	24, // 32: chorale.v1.WorkerService.PreloadAdapters:output_type -> chorale.v1.PreloadAdaptersResponse
+	26, // 33: chorale.v1.WorkerService.DrainWorker:output_type -> chorale.v1.DrainWorkerResponse
+	28, // 34: chorale.v1.WorkerService.FlushWorkerCache:output_type -> chorale.v1.FlushWorkerCacheResponse
+	31, // 35: chorale.v1.WorkerService.ListWorkerAdapters:output_type -> chorale.v1.ListWorkerAdaptersResponse
+	28, // [28:36] is the sub-list for method output_type
+	20, // [20:28] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_chorale_v1_worker_proto_init() }
@@ -2684,12 +2752,13 @@ func file_chorale_v1_worker_proto_init() {
 		return
 	}
 	file_chorale_v1_inference_proto_init()
-	file_chorale_v1_worker_proto_msgTypes[7].OneofWrappers = []any{
+	file_chorale_v1_worker_proto_msgTypes[8].OneofWrappers = []any{
 		(*ConnectRequest_Submit)(nil),
 		(*ConnectRequest_Abort)(nil),
+		(*ConnectRequest_Prefetch)(nil),
 	}
-	file_chorale_v1_worker_proto_msgTypes[9].OneofWrappers = []any{}
-	file_chorale_v1_worker_proto_msgTypes[17].OneofWrappers = []any{
+	file_chorale_v1_worker_proto_msgTypes[10].OneofWrappers = []any{}
+	file_chorale_v1_worker_proto_msgTypes[18].OneofWrappers = []any{
 		(*PushAdapterRequest_Header)(nil),
 		(*PushAdapterRequest_Chunk)(nil),
 	}
@@ -2699,7 +2768,7 @@ func file_chorale_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chorale_v1_worker_proto_rawDesc), len(file_chorale_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
