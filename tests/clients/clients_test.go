@@ -119,7 +119,8 @@ func run(t *testing.T, s *site, c client) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	t.Logf("%s took %v", c.name, time.Since(begun).Round(100*time.Millisecond))
+	busy := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	t.Logf("%s took %v, %v of a core", c.name, time.Since(begun).Round(100*time.Millisecond), busy.Round(100*time.Millisecond))
 	var seen []string
 	for line := range strings.Lines(string(out)) {
 		if name, ok := strings.CutPrefix(line, "ok "); ok {
