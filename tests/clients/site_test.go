@@ -97,6 +97,8 @@ func start(t testing.TB) *site {
 	s.env = append(os.Environ(),
 		"CHORALE_HTTP="+s.http, "CHORALE_GRPC="+s.grpc, "CHORALE_KEY="+userKey, "CHORALE_ADMIN_KEY="+adminKey, "CHORALE_EXPECT="+file, "CHORALE_SOURCE=date",
 		"PYTHONPATH="+filepath.Join(testkit.Root(), ".cache", "clients", "python-proto"),
+		// What was compiled is kept, whatever the environment says: importing is most of the time.
+		"PYTHONDONTWRITEBYTECODE=", "PYTHONPYCACHEPREFIX="+filepath.Join(testkit.Root(), ".cache", "clients", "compiled"),
 		// Nothing is fetched while the tests run.
 		"HF_HUB_OFFLINE=1", "HF_DATASETS_OFFLINE=1", "LITELLM_LOCAL_MODEL_COST_MAP=True", "LANGSMITH_TRACING=false", "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1",
 	)
