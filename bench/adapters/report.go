@@ -20,11 +20,20 @@ func (r *Result) WriteTable(out io.Writer) error {
 		what string
 		d    figure.Dist
 	}{
-		{"one load, 4 at a time", r.Register}, {"of them the first tenth", r.RegisterFirst}, {"the last tenth", r.RegisterLast},
-		{"list of all", r.List}, {"watch: all told", r.Snapshot}, {"watch: a change told", r.News},
-		{"manager's start", r.ManagerStart}, {"router's start", r.RouterStart},
-		{"request alone", r.Alone}, {fmt.Sprintf("request beside %d loads", c.Loads), r.Beside}, {"load of " + size(float64(r.LoadBytes)), r.Load},
-		{"load and first token", r.FirstToken}, {"of that the load", r.LoadCall}, {"first token, resident", r.Step},
+		{"one load, 4 at a time", r.Register},
+		{"of them the first tenth", r.RegisterFirst},
+		{"the last tenth", r.RegisterLast},
+		{"list of all", r.List},
+		{"watch: all told", r.Snapshot},
+		{"watch: a change told", r.News},
+		{"manager's start", r.ManagerStart},
+		{"router's start", r.RouterStart},
+		{"request alone", r.Alone},
+		{fmt.Sprintf("request beside %d loads", c.Loads), r.Beside},
+		{"load of " + size(float64(r.LoadBytes)), r.Load},
+		{"load and first token", r.FirstToken},
+		{"of that the load", r.LoadCall},
+		{"first token, resident", r.Step},
 	} {
 		if row.d.N > 0 {
 			t.Add(row.what, fmt.Sprint(row.d.N), figure.Seconds(row.d.P50), figure.Seconds(row.d.P99), figure.Seconds(row.d.Max))

@@ -28,10 +28,10 @@ type site struct {
 	c   *Config
 	dir string
 
-	client                     *client.Client
-	worker, manager, router    *process
-	workerAddr, managerAddr    string
-	httpAddr, grpcAddr, config string
+	client                  *client.Client
+	worker, manager, router *process
+	workerAddr, managerAddr string
+	httpAddr, config        string
 }
 
 // process is a role.
@@ -159,6 +159,7 @@ func (s *site) write(context.Context) error {
 }
 
 func (s *site) small(i int) string { return filepath.Join(s.dir, "voices", fmt.Sprint("small-", i)) }
+
 func (s *site) large(i int) string { return filepath.Join(s.dir, "voices", fmt.Sprint("large-", i)) }
 
 func (s *site) adapter(dir string, rank int, modules []string, seed uint64) error {
