@@ -17,7 +17,7 @@ import (
 // the documentation use.
 func clientSite(t *testing.T) *site {
 	t.Helper()
-	s := startServe(t, limits{})
+	s := startServe(t, limits{sense: true})
 	for i, n := range []string{"json", "sql", "pirate", "date", "label"} {
 		a := voices[names[i]]
 		a.Write(t, filepath.Join(s.root, "examples", "adapters", n))

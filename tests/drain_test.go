@@ -85,7 +85,7 @@ func TestE2EScale(t *testing.T) {
 	s.front.Kill()
 	s.manager.Kill()
 	s.managerArgs = slices.Concat([]string{"adaptermgr", "--log-format", "json", "--data-dir", s.data, "--adapter-root", s.root, "--workers-file", file})
-	s.frontArgs = slices.Concat([]string{"router"}, modelFlags(t), []string{"--served-model-name", served, "--workers-file", file, "--adaptermgr", s.managerAddr})
+	s.frontArgs = slices.Concat([]string{"router"}, modelFlags(t, limits{}), []string{"--served-model-name", served, "--workers-file", file, "--adaptermgr", s.managerAddr})
 	s.startManager(s.managerAddr)
 	s.startFront()
 	s.placed(0, 1)

@@ -480,7 +480,7 @@ func TestFaultDiskFull(t *testing.T) {
 	}
 	s := newSite(t, true)
 	testkit.Adapter{Rank: 64, Modules: []string{"q_proj", "v_proj"}, Seed: 9}.Write(t, filepath.Join(s.root, "big"))
-	s.workerCmd = slices.Concat([]string{"worker"}, modelFlags(t), workerFlags(&limits{}))
+	s.workerCmd = slices.Concat([]string{"worker"}, modelFlags(t, limits{}), workerFlags(&limits{}))
 	w := testkit.Start(t, testkit.Options{Name: "worker", Args: append(slices.Clone(s.workerCmd), "--listen", "127.0.0.1:0")})
 	s.addrs = []string{w.Message(t, "worker ready", startLimit)["grpc"].(string)}
 	s.workers = []*testkit.Process{w}
@@ -489,7 +489,7 @@ func TestFaultDiskFull(t *testing.T) {
 		"adaptermgr", "--log-format", "json", "--data-dir", s.data, "--adapter-root", s.root, "--worker", s.addrs[0], "--listen", "127.0.0.1:0",
 	}})
 	s.managerAddr = s.manager.Message(t, "adapter manager ready", startLimit)["grpc"].(string)
-	s.frontArgs = slices.Concat([]string{"router"}, modelFlags(t), []string{"--served-model-name", served, "--port", "0", "--worker", s.addrs[0], "--adaptermgr", s.managerAddr})
+	s.frontArgs = slices.Concat([]string{"router"}, modelFlags(t, limits{}), []string{"--served-model-name", served, "--port", "0", "--worker", s.addrs[0], "--adaptermgr", s.managerAddr})
 	s.startFront()
 	s.load("alto")
 	want := s.say(prompt, "alto", 8)

@@ -175,7 +175,7 @@ func TestE2EPortInUse(t *testing.T) {
 	defer l.Close()
 	addr := l.Addr().String()
 	port := addr[strings.LastIndex(addr, ":")+1:]
-	flags := modelFlags(t)
+	flags := modelFlags(t, limits{})
 	for _, args := range [][]string{
 		slices.Concat([]string{"serve"}, flags, []string{"--data-dir", t.TempDir(), "--port", port}),
 		slices.Concat([]string{"serve"}, flags, []string{"--data-dir", t.TempDir(), "--port", "0", "--grpc-port", port}),
@@ -196,7 +196,7 @@ func TestE2EDataDir(t *testing.T) {
 	first := testkit.Start(t, testkit.Options{Name: "first", Args: manager(dir)})
 	first.Message(t, "adapter manager ready", startLimit)
 	fails(t, testkit.Options{Args: manager(dir)}, 1, dir, "another process")
-	fails(t, testkit.Options{Args: slices.Concat([]string{"serve"}, modelFlags(t), []string{"--port", "0", "--data-dir", dir})}, 1, dir, "another process")
+	fails(t, testkit.Options{Args: slices.Concat([]string{"serve"}, modelFlags(t, limits{}), []string{"--port", "0", "--data-dir", dir})}, 1, dir, "another process")
 	first.Signal(terminate)
 	first.Wait(t, callLimit)
 	// Where nobody can make a folder, the superuser neither.
@@ -393,7 +393,7 @@ func TestE2EConfig(t *testing.T) {
 	s.load("echo") // below the root of the file
 
 	serve := func(more ...string) []string {
-		return slices.Concat([]string{"serve"}, modelFlags(t), []string{"--port", "0", "--data-dir", t.TempDir()}, more)
+		return slices.Concat([]string{"serve"}, modelFlags(t, limits{}), []string{"--port", "0", "--data-dir", t.TempDir()}, more)
 	}
 	write("no-such-key: 1\nport: 5\n")
 	fails(t, testkit.Options{Args: serve("--config", file)}, 1, file, "no-such-key")
@@ -415,7 +415,7 @@ func TestE2EConfig(t *testing.T) {
 // TestE2EKeys: who may infer, who may load.
 func TestE2EKeys(t *testing.T) {
 	s := newSite(t, false)
-	p := testkit.Start(t, testkit.Options{Name: "serve", Args: slices.Concat([]string{"serve"}, modelFlags(t), workerFlags(&limits{}), []string{
+	p := testkit.Start(t, testkit.Options{Name: "serve", Args: slices.Concat([]string{"serve"}, modelFlags(t, limits{}), workerFlags(&limits{}), []string{
 		"--port", "0", "--data-dir", s.data, "--adapter-root", s.root, "--api-key", "user-key", "--admin-api-key", "admin-key",
 	})})
 	s.http = p.Message(t, "serving", startLimit)["http"].(string)

@@ -25,13 +25,13 @@ const startLimit = 90 * time.Second
 // served is the base model's name in all sites.
 const served = "smollm2"
 
-// voices are the adapters that most tests use: of different ranks and modules.
+// voices are the adapters that most tests use: of different ranks, modules and layers.
 var voices = map[string]testkit.Adapter{
-	"alto":  {Rank: 4, Modules: []string{"q_proj", "v_proj"}, Seed: 1},
-	"bass":  {Rank: 16, Modules: []string{"gate_proj", "up_proj", "down_proj"}, Layers: 6, Seed: 2, Strength: 1.2},
-	"canto": {Rank: 8, Modules: []string{"k_proj", "o_proj"}, Layers: 20, Seed: 3},
-	"duo":   {Rank: 2, Modules: []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, RSLoRA: true, Layers: 10, Seed: 4, Strength: 1},
-	"echo":  {Rank: 1, Modules: []string{"v_proj", "o_proj"}, Seed: 5, Strength: 0.8},
+	"alto":  {Rank: 4, Modules: []string{"q_proj", "v_proj"}, Layers: testkit.ShallowLayers, Seed: 1, Strength: 1},
+	"bass":  {Rank: 16, Modules: []string{"gate_proj", "up_proj", "down_proj"}, Layers: 6, Seed: 2, Strength: 1},
+	"canto": {Rank: 8, Modules: []string{"k_proj", "o_proj"}, Layers: 7, Seed: 3, Strength: 1},
+	"duo":   {Rank: 2, Modules: []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, RSLoRA: true, Layers: 5, Seed: 4, Strength: 1},
+	"echo":  {Rank: 1, Modules: []string{"v_proj", "o_proj"}, Layers: testkit.ShallowLayers, Seed: 5, Strength: 1},
 }
 
 // names are the voices in order.
@@ -54,6 +54,7 @@ type limits struct {
 	// faulty processes can have their device broken; workerEnv is their
 	// environment beside the usual.
 	faulty    bool
+	sense     bool // the whole model, for answers that mean something
 	workerEnv []string
 	each      [][]string // flags of each worker beside the usual
 	maxLoaded int
@@ -106,8 +107,14 @@ func kernelFlag() []string {
 	return []string{"--cpu-kernel", kernel.name}
 }
 
-func modelFlags(t testing.TB) []string {
-	return []string{"--model-path", testkit.Model(t), "--context-length", "512", "--log-format", "json"}
+// modelFlags say the model: what is tested of the whole shows on a part of it as well,
+// where the words need no sense.
+func modelFlags(t testing.TB, l limits) []string {
+	model := testkit.Shallow
+	if l.sense {
+		model = testkit.Model
+	}
+	return []string{"--model-path", model(t), "--context-length", "512", "--log-format", "json"}
 }
 
 // workerFlags keep the memory small and the limits near.
@@ -125,7 +132,7 @@ func startServe(t testing.TB, l limits) *site {
 	t.Helper()
 	s := newSite(t, false)
 	s.limits = l
-	s.frontArgs = slices.Concat([]string{"serve"}, modelFlags(t), workerFlags(&l), []string{
+	s.frontArgs = slices.Concat([]string{"serve"}, modelFlags(t, l), workerFlags(&l), []string{
 		"--served-model-name", served, "--port", "0", "--data-dir", s.data, "--adapter-root", s.root,
 	}, l.all, l.registry, l.face)
 	if l.maxLoaded > 0 {
@@ -145,7 +152,7 @@ func startSplit(t testing.TB, l limits) *site {
 	}
 	// Workers that share the cores wait for each other's threads otherwise.
 	threads := max(1, runtime.NumCPU()/l.workers)
-	s.workerCmd = slices.Concat([]string{"worker"}, modelFlags(t), []string{"--threads", fmt.Sprint(threads)}, workerFlags(&l), l.all)
+	s.workerCmd = slices.Concat([]string{"worker"}, modelFlags(t, l), []string{"--threads", fmt.Sprint(threads)}, workerFlags(&l), l.all)
 	for i := range l.workers {
 		s.workers = append(s.workers, testkit.Start(t, testkit.Options{
 			Name: fmt.Sprintf("worker %d", i), Args: s.workerArgs(i, "127.0.0.1:0"),
@@ -156,7 +163,7 @@ func startSplit(t testing.TB, l limits) *site {
 		s.addrs = append(s.addrs, w.Message(t, "worker ready", startLimit)["grpc"].(string))
 	}
 	s.managerArgs = slices.Concat([]string{"adaptermgr", "--log-format", "json", "--data-dir", s.data, "--adapter-root", s.root, "--worker"}, s.addrs, l.all, l.registry)
-	s.frontArgs = slices.Concat([]string{"router"}, modelFlags(t), []string{"--served-model-name", served, "--port", "0", "--worker"}, s.addrs, l.all, l.face)
+	s.frontArgs = slices.Concat([]string{"router"}, modelFlags(t, l), []string{"--served-model-name", served, "--port", "0", "--worker"}, s.addrs, l.all, l.face)
 	if l.maxLoaded > 0 {
 		s.managerArgs = append(s.managerArgs, "--max-loaded-loras", fmt.Sprint(l.maxLoaded))
 		s.frontArgs = append(s.frontArgs, "--max-loaded-loras", fmt.Sprint(l.maxLoaded))

@@ -24,7 +24,7 @@ func TestE2ETLS(t *testing.T) {
 	role := func(name string, args ...string) *testkit.Process {
 		return testkit.Start(t, testkit.Options{Name: name, Args: slices.Concat([]string{name, "--log-format", "json", "--cluster-tls", filepath.Join(pki, name)}, args)})
 	}
-	model := []string{"--model-path", testkit.Model(t), "--context-length", "512"}
+	model := []string{"--model-path", testkit.Shallow(t), "--context-length", "512"}
 	w := role("worker", slices.Concat(model, workerFlags(&limits{}), []string{"--listen", "127.0.0.1:0"})...)
 	worker := w.Message(t, "worker ready", startLimit)["grpc"].(string)
 	m := role("adaptermgr", "--data-dir", s.data, "--adapter-root", s.root, "--worker", worker, "--listen", "127.0.0.1:0")
