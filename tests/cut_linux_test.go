@@ -45,7 +45,7 @@ func TestFaultRanksCut(t *testing.T) {
 	})
 	const n = 1200
 	want := s.expected(n)
-	for round := range 1 {
+	for round := range 2 {
 		out := make(chan time.Duration, 1)
 		var once sync.Once
 		cut := func() {

@@ -338,7 +338,7 @@ func TestFaultManagerRandom(t *testing.T) {
 		s.load(n)
 		want[n] = s.say(prompt, n, 4)
 	}
-	for round := range 10 {
+	for round := range 20 {
 		acked := s.churn(rng, time.Duration(rng.IntN(120))*time.Millisecond)
 		s.startManager(s.managerAddr)
 		s.settled(round, acked, want)

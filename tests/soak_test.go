@@ -24,7 +24,7 @@ const SoakEnv = "CHORALE_SOAK"
 // and host, nor pages, leases or routines. And the answers of a fixed probe, beside
 // the load and after it, are those from before.
 func TestSoak(t *testing.T) {
-	length := 12 * time.Second
+	length := 20 * time.Second
 	if v := os.Getenv(SoakEnv); v != "" {
 		var err error
 		if length, err = time.ParseDuration(v); err != nil {

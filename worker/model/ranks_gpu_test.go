@@ -275,10 +275,7 @@ func goldens(t *testing.T, on ranksOn) map[string]goldenFound {
 func compareGoldens(t *testing.T, one map[string]goldenFound, on ranksOn, counted bool) {
 	t.Helper()
 	got := goldens(t, on)
-	worst, times := 0.0, 1.25
-	if on.BF16 {
-		times = 2 // parts of sums are rounded on their way
-	}
+	worst := 0.0
 	for name, x := range got {
 		single, ok := one[name]
 		if !ok {
@@ -286,7 +283,7 @@ func compareGoldens(t *testing.T, one map[string]goldenFound, on ranksOn, counte
 			continue
 		}
 		worst = max(worst, x.Mean/single.Mean)
-		if bound := max(x.Bound, times*single.Mean+2e-3); x.Mean > bound {
+		if bound := max(x.Bound, 1.25*single.Mean+2e-3); x.Mean > bound {
 			t.Errorf("%s: mean |Δlogprob| %.4f, on one rank %.4f, bound %.4f", name, x.Mean, single.Mean, bound)
 		}
 		if base := got[x.Base]; counted && (x.Counts != base.Counts || x.Counts.AllReduce == 0) {
